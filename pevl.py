@@ -101,6 +101,11 @@ def normalise(frames):
     return (frames.float() / 255 - mean) / std
 
 
+def wide(x):
+    """Half precision -> float32, the rest as it is: softmaxes and losses are never taken in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 # ---- Sec. 3.1: encoders with adapters -------------------------------------------------------------------------------
 
 class Adapter(nn.Module):
@@ -153,11 +158,14 @@ class AdaptedBlock(nn.Module):
         self.mlp_adapter = Adapter(d, ratio, skip=False) if adapters else None
         self.drop_path = DropPath(drop_path)
 
+    def mix_time(self, x, block):
+        """Attention of each token over the T frames alone: (B, T, n, d) -> (B, T, n, d)."""
+        over_time = block.attn(block.ln_1(x).transpose(1, 2))                      # (B, n, T, d)
+        return x + self.drop_path(self.temporal_adapter(over_time).transpose(1, 2))
+
     def forward(self, x, block, need_weights=False):
         """x (B, T, n, d) -> the same shape; with need_weights also the class token's attention (B, T, n)."""
-        if self.temporal:
-            over_time = block.attn(block.ln_1(x).transpose(1, 2))                  # (B, n, T, d)
-            x = x + self.drop_path(self.temporal_adapter(over_time).transpose(1, 2))
+        x = self.mix_time(x, block) if self.temporal else x
         attended = block.attn(block.ln_1(x), need_weights=need_weights)            # (B, T, n, d)
         attended, weights = attended if need_weights else (attended, None)
         x = x + self.spatial_adapter(attended)
@@ -282,7 +290,7 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     check_shape(joint_weights, "B Tv J")
     check_shape(keypoints, "B Tv J 2", B=scores.shape[0], J=scores.shape[2])
     visible = scores > 0
-    shares = joint_weights.float() * visible
+    shares = wide(joint_weights) * visible
     shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)                # (B, Tv, J)
     inside = visible & (keypoints.abs() <= 1).all(-1)
     cell = ((keypoints + 1) / 2 * grid).floor().clamp(0, grid - 1).nan_to_num().long()  # (B, Tv, J, 2) column, row
@@ -324,7 +332,7 @@ class P2V(nn.Module):
         asking = slice(0, 1) if class_only else slice(None)
         q = split_heads(self.query(normed[:, :, asking]), self.heads)              # (B, Tv, h, q, d_h)
         k, v = (split_heads(f(normed[:, :, 1:]), self.heads) for f in (self.key, self.value))
-        scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 * weight[:, :, None, None]
+        scores = wide(q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5 * weight[:, :, None, None]
         allowed = torch.ones_like(body) if self.literal_mask else body
         scores = scores.masked_fill(~allowed[:, :, None, None], torch.finfo(scores.dtype).min)  # D1
         attention = scores.softmax(-1)                                             # (B, Tv, h, q, N)
@@ -378,7 +386,7 @@ def nt_xent(z, z_refined, temperature):
     Returns a scalar >= 0; 0 for one clip.
     """
     check_shape(z_refined, "B e", B=z.shape[0], e=z.shape[1])
-    sim = F.normalize(z.float(), dim=-1) @ F.normalize(z_refined.float(), dim=-1).T / temperature
+    sim = F.normalize(wide(z), dim=-1) @ F.normalize(wide(z_refined), dim=-1).T / temperature
     target = torch.arange(len(sim), device=sim.device)
     return (F.cross_entropy(sim, target) + F.cross_entropy(sim.T, target)) / 2
 
@@ -387,7 +395,7 @@ def nt_xent(z, z_refined, temperature):
 
 def cosine(a, b):
     """(B, e), (K, e) -> cosine similarities (B, K), in float32."""
-    return F.normalize(a.float(), dim=-1) @ F.normalize(b.float(), dim=-1).T
+    return F.normalize(wide(a), dim=-1) @ F.normalize(wide(b), dim=-1).T
 
 
 def attend(values, tau, dim, mask=None):
@@ -410,7 +418,7 @@ def frame_word_similarity(pose_frames, words, word_mask, tau=0.01):
     B, T, e = pose_frames.shape
     K, W = check_shape(words, "K W e", e=e)["K"], words.shape[1]
     check_shape(word_mask, "K W", K=K, W=W)
-    A = torch.einsum("bte,kwe->bktw", F.normalize(pose_frames.float(), dim=-1), F.normalize(words.float(), dim=-1))
+    A = torch.einsum("bte,kwe->bktw", F.normalize(wide(pose_frames), dim=-1), F.normalize(wide(words), dim=-1))
     mask = word_mask.to(A.device)
     per_word = attend(A, tau, dim=2)                                               # (B, K, W)
     per_frame = attend(A, tau, dim=3, mask=mask[:, None])                          # (B, K, T)
@@ -432,9 +440,9 @@ def semantic_weights(labels, discrepancy):
     B - 1 (D6). Where every discrepancy is 0 the strengths are uniform. labels (B,) int64, discrepancy (K, K) -> (B, B).
     """
     differ = labels[:, None] != labels[None, :]                                    # (B, B)
-    raw = discrepancy[labels][:, labels].float() * differ
-    raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, differ.float())
-    strength = raw / raw.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    raw = discrepancy[labels][:, labels] * differ
+    raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, differ.to(raw.dtype))
+    strength = raw / raw.sum(1, keepdim=True).clamp_min(torch.finfo(raw.dtype).tiny)
     return torch.where(differ, differ.sum(1, keepdim=True) * strength, 1.0)
 
 
@@ -454,8 +462,8 @@ def semantic_guided_loss(logits, labels, discrepancy):
     `text_discrepancy`. KL is taken as KL(q || p): the printed order is infinite for q = 0 (D7). Returns a scalar >= 0.
     """
     check_shape(logits, "B B", B=len(labels))
-    logits, weights = logits.float(), semantic_weights(labels, discrepancy)
-    agree = (labels[:, None] == labels[None, :]).float()
+    logits, weights = wide(logits), semantic_weights(labels, discrepancy)
+    agree = (labels[:, None] == labels[None, :]).to(logits.dtype)
     target = agree / agree.sum(1, keepdim=True)
     return (weighted_kl(logits, weights, target) + weighted_kl(logits.T, weights, target)) / 2
 
@@ -464,7 +472,7 @@ def semantic_guided_loss(logits, labels, discrepancy):
 
 def predict(logits, views=1):
     """Eq. (7): logits (B * views, K) of `class_logits` -> probabilities (B, K); similarities are averaged over views."""
-    return logits.float().unflatten(0, (-1, views)).mean(1).softmax(-1)
+    return wide(logits).unflatten(0, (-1, views)).mean(1).softmax(-1)
 
 
 # ---- What all four models share ---------------------------------------------------------------------------------------
@@ -662,27 +670,35 @@ class PeVL(ActionModel):
 
 # ---- ViLP (ICVGIP 2023) -----------------------------------------------------------------------------------------------
 
+def gate(frames, pose, raw=False):
+    """u_t = v_t * sigmoid(p_t) for frames v and pose p (B, T, e), each of unit length; pose None: u = v.
+
+    A unit vector of e numbers has entries near 0, so the gate stays near 0.5 and u near v / 2: mostly a scale, which halves
+    every similarity. raw (D16) gates with p as it left the tower and brings u back to unit length.
+    """
+    v = F.normalize(wide(frames), dim=-1)
+    if pose is None:
+        return v
+    check_shape(pose, "B T e", B=v.shape[0], T=v.shape[1], e=v.shape[2])
+    u = v * (wide(pose) if raw else F.normalize(wide(pose), dim=-1)).sigmoid()
+    return F.normalize(u, dim=-1) if raw else u
+
+
 def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=0.01, gate_raw=False):
     """ViLP's P-VCS: pose gates each frame, words vote for frames, the voted clip feature meets the sentence.
 
         u_t = v_t * sigmoid(p_t)
         A[k, t] = mean over words w of softmax_t(<word_kw, u_t> / tau)
         video_k = sum_t A[k, t] u_t          similarity[b, k] = <video_k, sentence_k>
-    frames v and pose p (B, T, e), pose may be None: plain concept spotting, u = v; words (K, W, e), sentences (K, e),
-    word_mask (K, W) bool -> (B, K). All are brought to unit length first, video_k is not. A unit vector of e numbers has
-    entries near 0, so the gate stays near 0.5 and u near v / 2: mostly a scale, which halves the similarity.
-    gate_raw (D16) gates with p as it left the tower and brings u back to unit length. No words: every frame counts alike.
+    frames v and pose p (B, T, e), pose may be None: plain concept spotting; words (K, W, e), sentences (K, e), word_mask
+    (K, W) bool -> (B, K). Words and sentences are brought to unit length, video_k is not. A text without words: all its
+    tokens vote.
     """
-    B, T, e = frames.shape
-    check_shape(words, "K W e", K=len(sentences), e=e)
-    u, words, sentences = (F.normalize(x.float(), dim=-1) for x in (frames, words, sentences))
-    if pose is not None:
-        check_shape(pose, "B T e", B=B, T=T, e=e)
-        u = u * (pose.float() if gate_raw else F.normalize(pose.float(), dim=-1)).sigmoid()
-        u = F.normalize(u, dim=-1) if gate_raw else u
+    check_shape(words, "K W e", K=len(sentences), e=frames.shape[-1])
+    u, words, sentences = gate(frames, pose, gate_raw), *(F.normalize(wide(x), dim=-1) for x in (words, sentences))
     votes = (torch.einsum("kwe,bte->bkwt", words, u) / tau).softmax(-1)            # (B, K, W, T)
     mask = word_mask.to(votes.dtype)
-    mask = torch.where(mask.sum(-1, keepdim=True) > 0, mask, 1.0)                  # a text without words: all tokens vote
+    mask = torch.where(mask.sum(-1, keepdim=True) > 0, mask, 1.0)
     share = torch.einsum("bkwt,kw->bkt", votes, mask / mask.sum(-1, keepdim=True))  # A, rows sum to 1
     return torch.einsum("bkt,bte,ke->bk", share, u, sentences)
 
@@ -763,7 +779,8 @@ class ViLP(ActionModel):
 
     def class_logits(self, features, text=None):
         if self.head is not None:
-            return {"all": self.head(features["frames"].mean(1))}
+            gated = gate(features["frames"], features.get("pose"), self.config.gate_raw)
+            return {"all": self.head(gated.mean(1))}
         return {"all": self.scale * self.similarity(features, text or self.encode_texts())}
 
 
@@ -788,7 +805,7 @@ class AIM(ActionModel):
 
     def losses(self, features):
         logits = self.head(F.dropout(features["video"], 0.5, self.training))
-        loss = F.cross_entropy(logits.float(), features["label"])
+        loss = F.cross_entropy(wide(logits), features["label"])
         return {"total": loss, "L_t": loss}
 
     def encode_texts(self, labels=None):

@@ -1,0 +1,610 @@
+"""The papers' equations against slow loops written from them, their invariances, and the models as wholes."""
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, strategies as st
+
+import pevl
+from clip_model import BACKBONES, CLIP, CLIPConfig
+from pevl import (ROWS, Adapter, P2V, PeVLConfig, V2P, build_model, frame_word_similarity, nt_xent, patch_weight,
+                  pose_guided_concept_spotting, predict, semantic_guided_loss, semantic_weights, text_discrepancy)
+from strategies import randn, seeds, sizes
+
+SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2, vision_heads=2,
+                   context_length=32, vocab_size=613, text_width=16, text_heads=2, text_layers=2)
+TEXTS = ["Forward, 1.5 somersaults, tuck position", "Back, 2.5 somersaults, pike position", "Inward", "Reverse, twist"]
+
+
+@pytest.fixture(autouse=True)
+def small_backbone(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "tiny", SMALL)
+
+
+def settings_of(**overrides):
+    return PeVLConfig(**{"backbone": "tiny", "image_size": 20, "pose_frames": 4, "video_frames": 2, "tau_fw": 0.1,
+                         "drop_path": 0.0, **overrides})
+
+
+def model_of(seed=0, texts=TEXTS, joints=5, **overrides):
+    torch.manual_seed(seed)
+    return build_model(settings_of(**overrides), CLIP(SMALL), texts, joints)
+
+
+def batch_of(B=3, T=4, Tv=2, J=5, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return {"frames": torch.randint(0, 256, (B, Tv, 3, 20, 20), generator=g, dtype=torch.uint8),
+            "keypoints": torch.rand(B, T, J, 2, generator=g) * 2.4 - 1.2,
+            "scores": (torch.rand(B, T, J, generator=g) > 0.2).float(), "label": torch.arange(B) % 3}
+
+
+def stir(model, seed=1, std=0.3):
+    """Away from the zero start, so that every branch counts."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad and p.dim():
+                p.add_(torch.randn(p.shape, generator=g, dtype=p.dtype) * std)
+    return model
+
+
+def close(a, b, tol=1e-9):
+    torch.testing.assert_close(a, b, rtol=tol, atol=tol)
+
+
+# ---- Eq. (1) -----------------------------------------------------------------------------------------------------
+
+def draw_pose(seed, B, T, J, missing=0.3):
+    g = torch.Generator().manual_seed(seed)
+    scores = (torch.rand(B, T, J, generator=g) > missing).double()
+    return torch.rand(B, T, J, generator=g).double() + 0.01, torch.rand(B, T, J, 2, generator=g).double() * 2.6 - 1.3, scores
+
+
+@pytest.mark.eq1
+@given(seeds, sizes, sizes, sizes, st.integers(1, 5))
+def test_patch_weight_matches_loops(seed, B, T, J, grid):
+    w, xy, scores = draw_pose(seed, B, T, J)
+    got = patch_weight(w, xy, scores, grid)
+    for b in range(B):
+        for t in range(T):
+            visible = sum(w[b, t, j] for j in range(J) if scores[b, t, j] > 0)
+            M = [0.0] * (grid * grid)
+            for j in range(J):
+                x, y = xy[b, t, j].tolist()
+                if scores[b, t, j] > 0 and abs(x) <= 1 and abs(y) <= 1:
+                    column, row = (min(int((v + 1) / 2 * grid), grid - 1) for v in (x, y))
+                    M[row * grid + column] += float(w[b, t, j] / visible)
+            top = max(M)
+            close(got[b, t], torch.tensor([m / top if top else 0.0 for m in M], dtype=torch.float64))
+
+
+def p2v_of(d=16, heads=2, **kw):
+    torch.manual_seed(3)
+    return stir(P2V(d, heads, **kw).double()).requires_grad_(False)
+
+
+@pytest.mark.eq1
+@given(seeds, sizes, sizes, st.integers(1, 6), st.booleans())
+def test_p2v_matches_loops(seed, B, T, N, literal):
+    module, z = p2v_of(literal_mask=literal), randn(seed, B, T, N + 1, 16)
+    M = torch.rand(B, T, N, generator=torch.Generator().manual_seed(seed)).double()
+    M = torch.where(M > 0.5, M, 0.0)
+    got, share = module(z, M, need_weights=True)
+    x = F.layer_norm(z, (16,), module.ln.weight, module.ln.bias)
+    q, k, v = module.query(x), module.key(x), module.value(x)
+    for b in range(B):
+        for t in range(T):
+            body = [n for n in range(N) if M[b, t, n] > 0]
+            keys = list(range(N)) if literal else body
+            for i in range(N + 1):
+                if not body or (i > 0 and i - 1 not in body):
+                    close(got[b, t, i], z[b, t, i], 0)                       # + I: passes through
+                    continue
+                mixed, shares = [], torch.zeros(N, dtype=torch.float64)
+                for h in (slice(0, 8), slice(8, 16)):
+                    e = [math.exp(float(q[b, t, i, h] @ k[b, t, n + 1, h]) / math.sqrt(8) * float(M[b, t, n])) for n in keys]
+                    mixed.append(sum(a / sum(e) * v[b, t, n + 1, h] for a, n in zip(e, keys)))
+                    for a, n in zip(e, keys):
+                        shares[n] += a / sum(e) / 2
+                close(got[b, t, i], z[b, t, i] + module.out_proj(torch.cat(mixed)))
+                if i == 0:
+                    close(share[b, t], shares)
+                    close(share[b, t].sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+@pytest.mark.eq1
+@given(seeds, sizes)
+def test_p2v_starts_as_identity_and_agrees_with_class_only(seed, B):
+    z, M = randn(seed, B, 2, 5, 16), torch.rand(B, 2, 4).round().double()
+    close(P2V(16, 2).double()(z, M), z, 0)
+    module = p2v_of()
+    close(module(z, M, class_only=True), module(z, M)[:, :, :1])
+    order = torch.randperm(B)
+    close(module(z[order], M[order]), module(z, M)[order])
+
+
+@pytest.mark.eq1
+def test_p2v_gradients():
+    module = p2v_of()
+    M = torch.tensor([0.4, 0.9]).double().requires_grad_()                           # 0 itself is a jump: absent
+    mask = lambda m: torch.cat([m[:1], m.new_zeros(1), m[1:]])[None, None]
+    assert torch.autograd.gradcheck(lambda z, m: module(z, mask(m)), (randn(0, 1, 1, 4, 16).requires_grad_(), M))
+
+
+@pytest.mark.eq1
+@pytest.mark.parametrize("scores, xy", [(0.0, 0.3), (1.0, 0.3), (1.0, 5.0), (1.0, float("nan"))])
+def test_extreme_poses_stay_finite(scores, xy):
+    M = patch_weight(torch.full((1, 2, 5), 1e-30), torch.full((1, 2, 5, 2), xy), torch.full((1, 2, 5), scores), 2)
+    assert M.isfinite().all() and M.min() >= 0 and M.max() <= 1
+    assert p2v_of().float()(torch.randn(1, 2, 5, 16), M).isfinite().all()
+
+
+# ---- Eq. (2) -----------------------------------------------------------------------------------------------------
+
+def v2p_of():
+    torch.manual_seed(4)
+    return stir(V2P(16, 2).double()).requires_grad_(False)
+
+
+@pytest.mark.eq2
+@given(seeds, sizes, sizes, st.integers(1, 3), sizes)
+def test_v2p_matches_loops(seed, B, J, Tv, N):
+    T, index = 2 * Tv, [2 * i + 1 for i in range(Tv)]
+    module, zp, zv = v2p_of(), randn(seed, B, T, J + 1, 16), randn(seed + 1, B, Tv, N + 1, 16)
+    got = module(zp, zv, torch.tensor(index))
+    norm = lambda x, ln: F.layer_norm(x, (16,), ln.weight, ln.bias)
+    k, v = (f(norm(zv, module.ln_video)) for f in (module.key, module.value))
+    for b in range(B):
+        for t in range(T):
+            if t not in index:
+                close(got[b, t], zp[b, t], 0)
+                continue
+            i = index.index(t)
+            for j in range(J + 1):
+                asking = zp[b, t, j] + (module.background if j == 0 else 0)
+                q, mixed = module.query(norm(asking, module.ln_pose)), []
+                for h in (slice(0, 8), slice(8, 16)):
+                    e = [math.exp(float(q[h] @ k[b, i, n, h]) / math.sqrt(8)) for n in range(N + 1)]
+                    mixed.append(sum(a / sum(e) * v[b, i, n, h] for n, a in enumerate(e)))
+                close(got[b, t, j], zp[b, t, j] + module.out_proj(torch.cat(mixed)))
+
+
+@pytest.mark.eq2
+def test_v2p_starts_as_identity_and_has_gradients():
+    zp, zv, index = randn(0, 2, 4, 3, 16), randn(1, 2, 2, 5, 16), torch.tensor([1, 3])
+    close(V2P(16, 2).double()(zp, zv, index), zp, 0)
+    module = v2p_of()
+    assert torch.autograd.gradcheck(lambda a, b: module(a, b, index), (zp[:1].requires_grad_(), zv[:1].requires_grad_()))
+
+
+# ---- Eq. (3) -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.eq3
+@given(seeds, st.integers(1, 5), st.floats(0.05, 2.0))
+def test_nt_xent_matches_loops(seed, B, tau):
+    z, r = randn(seed, B, 8), randn(seed + 1, B, 8)
+    cos = lambda a, b: float(a @ b / a.norm() / b.norm())
+    total = 0.0
+    for i in range(B):
+        rows = sum(math.exp(cos(z[i], r[j]) / tau) for j in range(B))
+        columns = sum(math.exp(cos(z[j], r[i]) / tau) for j in range(B))
+        total -= math.log(math.exp(cos(z[i], r[i]) / tau) / rows) / 2 + math.log(math.exp(cos(z[i], r[i]) / tau) / columns) / 2
+    got = nt_xent(z, r, tau)
+    close(got, torch.tensor(total / B, dtype=torch.float64), 1e-7)
+    order = torch.randperm(B)
+    close(nt_xent(z[order], r[order], tau), got)
+    assert got >= 0 and (B > 1 or got == 0)
+
+
+@pytest.mark.eq3
+def test_nt_xent_gradients():
+    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(nt_xent, (randn(0, 3, 4).requires_grad_(), randn(1, 3, 4).requires_grad_(), tau))
+
+
+# ---- Eq. (4) -----------------------------------------------------------------------------------------------------
+
+def softmax_sum(values, tau):
+    top = max(values)
+    e = [math.exp((v - top) / tau) for v in values]
+    return sum(a * v for a, v in zip(e, values)) / sum(e)
+
+
+def draw_words(seed, K, W):
+    words = randn(seed, K, W, 8)
+    mask = torch.zeros(K, W, dtype=torch.bool)
+    for i in range(K):
+        mask[i, : 1 + (seed + i) % W] = True
+    return words, mask
+
+
+@pytest.mark.eq4
+@given(seeds, sizes, sizes, sizes, st.integers(1, 5), st.sampled_from([0.01, 0.1, 1.0]))
+def test_frame_word_matches_loops(seed, B, T, K, W, tau):
+    frames, (words, mask) = randn(seed, B, T, 8), draw_words(seed + 1, K, W)
+    got = frame_word_similarity(frames, words, mask, tau)
+    f, w = F.normalize(frames, dim=-1), F.normalize(words, dim=-1)
+    for b in range(B):
+        for k in range(K):
+            A = [[float(f[b, t] @ w[k, n]) for n in range(W) if mask[k, n]] for t in range(T)]
+            s1 = softmax_sum([softmax_sum([A[t][n] for t in range(T)], tau) for n in range(len(A[0]))], tau)
+            s2 = softmax_sum([softmax_sum(A[t], tau) for t in range(T)], tau)
+            close(got[b, k], torch.tensor((s1 + s2) / 2, dtype=torch.float64), 1e-7)
+
+
+@pytest.mark.eq4
+@given(seeds, st.integers(2, 6))
+def test_frame_word_invariances(seed, W):
+    frames, (words, mask) = randn(seed, 2, 3, 8), draw_words(seed, 2, W)
+    got = frame_word_similarity(frames, words, mask)
+    garbage = torch.where(mask[..., None], words, randn(seed + 9, 2, W, 8) * 50)
+    close(frame_word_similarity(frames, garbage, mask), got)                        # masked words change nothing
+    order = torch.randperm(W)
+    close(frame_word_similarity(frames, words[:, order], mask[:, order]), got)
+    close(frame_word_similarity(frames.flip(1), words, mask), got)                  # order of frames does not count
+    close(frame_word_similarity(frames[1:], words, mask), got[1:])                  # alone as in a batch
+    assert got.abs().max() <= 1 + 1e-9
+
+
+@pytest.mark.eq4
+def test_frame_word_corner_cases():
+    frames, words = randn(0, 1, 3, 8), randn(1, 2, 4, 8)
+    mask = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.bool)
+    got = frame_word_similarity(frames, words, mask)
+    assert got[0, 0] == 0                                                           # a text without words
+    A = [float(F.cosine_similarity(frames[0, t], words[1, 1], dim=0)) for t in range(3)]
+    close(got[0, 1], torch.tensor(softmax_sum(A, 0.01), dtype=torch.float64), 1e-7)  # one word
+    frames.requires_grad_()
+    frame_word_similarity(frames, words, mask).sum().backward()
+    assert frames.grad.isfinite().all()
+    assert torch.autograd.gradcheck(lambda f, w: frame_word_similarity(f, w, ~mask, 0.3), (frames, words.requires_grad_()))
+
+
+# ---- Eqs. (5) and (6) --------------------------------------------------------------------------------------------
+
+def loop_weights(labels, D):
+    B, w = len(labels), []
+    for i in range(B):
+        others = [j for j in range(B) if labels[j] != labels[i]]
+        total = sum(float(D[labels[i], labels[j]]) for j in others)
+        strength = {j: float(D[labels[i], labels[j]]) / total if total > 0 else 1 / len(others) for j in others}
+        w.append([len(others) * strength[j] if j in strength else 1.0 for j in range(B)])
+    return w
+
+
+def loop_loss(logits, labels, D):
+    """Eqs. (5), (6) entry by entry, in both directions."""
+    B, w, total = len(labels), loop_weights(labels, D), 0.0
+    for S in (logits, logits.T):
+        for i in range(B):
+            Z = sum(w[i][k] * math.exp(float(S[i, k])) for k in range(B))
+            positives = [j for j in range(B) if labels[j] == labels[i]]
+            for j in positives:
+                q, p = 1 / len(positives), w[i][j] * math.exp(float(S[i, j])) / Z
+                total += q * math.log(q / p) / B / 2
+    return total
+
+
+batches = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(torch.tensor)
+
+
+@pytest.mark.eq5
+@given(seeds, batches)
+def test_semantic_weights_match_loops(seed, labels):
+    D = text_discrepancy(randn(seed, 4, 8))
+    got = semantic_weights(labels, D)
+    close(got, torch.tensor(loop_weights(labels.tolist(), D), dtype=torch.float64))
+    differ = labels[:, None] != labels[None]
+    close((got * differ).sum(1), differ.sum(1).double())                            # strengths sum to one, times n_i
+    assert (got[~differ] == 1).all()
+
+
+@pytest.mark.eq5
+@given(seeds, batches)
+def test_text_discrepancy_is_a_distance_of_directions(seed, labels):
+    S = randn(seed, 4, 8)
+    D = text_discrepancy(S)
+    close(D, D.T)
+    close(D, text_discrepancy(S * 7))
+    assert (D.diagonal() == 0).all() and D.min() >= 0 and D.max() <= 2
+    assert (text_discrepancy(S[:1].expand(3, -1)) < 1e-12).all()                    # equal texts
+
+
+@pytest.mark.eq6
+@given(seeds, batches)
+def test_semantic_loss_matches_loops(seed, labels):
+    logits, D = randn(seed, len(labels), len(labels)) * 3, text_discrepancy(randn(seed + 1, 4, 8))
+    got = semantic_guided_loss(logits, labels, D)
+    close(got, torch.tensor(loop_loss(logits, labels.tolist(), D), dtype=torch.float64), 1e-7)
+    order = torch.randperm(len(labels))
+    close(semantic_guided_loss(logits[order][:, order], labels[order], D), got, 1e-7)
+    assert got >= -1e-9
+
+
+@pytest.mark.eq5
+@pytest.mark.eq6
+@given(seeds, st.integers(1, 5), st.sampled_from([0.0, 0.7]))
+def test_equal_strengths_are_the_plain_contrastive_loss(seed, B, strength):
+    logits, labels, target = randn(seed, B, B), torch.arange(B), torch.arange(B)
+    plain = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    D = torch.full((B, B), strength, dtype=torch.float64)
+    close(semantic_guided_loss(logits, labels, D), plain, 1e-7)
+
+
+@pytest.mark.eq6
+@given(seeds, batches)
+def test_same_label_pairs_pull_and_never_push(seed, labels):
+    D, same = text_discrepancy(randn(seed, 4, 8)), labels[:, None] == labels[None]
+    logits = torch.zeros(len(labels), len(labels), dtype=torch.float64, requires_grad=True)
+    semantic_guided_loss(logits, labels, D).backward()
+    assert (logits.grad[same] <= 1e-12).all()                                       # from equal logits all positives rise
+    assert (logits.grad[~same] >= -1e-12).all()
+    perfect = torch.where(same, 0.0, -200.0).double()
+    assert semantic_guided_loss(perfect, labels, D) < 1e-9                          # nothing left to gain
+
+
+@pytest.mark.eq6
+@pytest.mark.parametrize("labels", [[0], [1, 1, 1], [0, 1, 2, 2]])
+@pytest.mark.parametrize("size", [0.0, 100.0, 1e4])
+def test_semantic_loss_is_finite_at_the_extremes(labels, size):
+    labels = torch.tensor(labels)
+    logits = (torch.randn(len(labels), len(labels)) * size).requires_grad_()
+    for D in (torch.zeros(4, 4), torch.ones(4, 4) - torch.eye(4), text_discrepancy(torch.randn(4, 8))):
+        loss = semantic_guided_loss(logits, labels, D)
+        loss.backward()
+        assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+@pytest.mark.eq6
+def test_semantic_loss_gradients():
+    D, labels = text_discrepancy(randn(1, 4, 8)), torch.tensor([0, 1, 1, 3])
+    assert torch.autograd.gradcheck(lambda s: semantic_guided_loss(s, labels, D), (randn(0, 4, 4).requires_grad_(),))
+
+
+# ---- Eq. (7) -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.eq7
+@given(seeds, sizes, sizes, sizes)
+def test_predict_averages_views(seed, B, R, K):
+    logits = randn(seed, B * R, K)
+    got = predict(logits, R)
+    for b in range(B):
+        mean = [sum(float(logits[b * R + r, k]) for r in range(R)) / R for k in range(K)]
+        Z = sum(math.exp(m) for m in mean)
+        close(got[b], torch.tensor([math.exp(m) / Z for m in mean], dtype=torch.float64), 1e-7)
+
+
+# ---- Sec. 3.1 and the model as a whole ---------------------------------------------------------------------------
+
+def test_adapted_towers_start_as_clip():
+    model, batch = model_of(), batch_of()
+    model.eval()
+    frames = pevl.normalise(batch["frames"])
+    plain = model.clip.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    close(model(batch)["video"], plain.mean(1), 1e-6)
+    close(model.clip.visual.read_out(model.video(frames, model.clip.visual)[:, :, 0]), plain, 0)
+    for ours, theirs in zip(model.run_text(model.tokens), model.clip.encode_text(model.tokens)):
+        assert torch.equal(ours, theirs)
+
+
+def test_pose_tower_starts_without_time_and_adapters_open_it():
+    model, batch = model_of(), batch_of()
+    moved = {**batch, "keypoints": batch["keypoints"].clone()}
+    moved["keypoints"][:, 0] += 0.5
+    run = lambda b: model.pose(b["keypoints"], b["scores"], model.clip.visual)[0]
+    changed = lambda: (run(batch) - run(moved)).abs().amax((0, 2, 3))
+    assert (changed()[1:] == 0).all() and changed()[0] > 0
+    stir(model)
+    assert (changed()[1:] > 1e-4).all()
+
+
+def test_missing_joint_is_not_the_point_zero():
+    model, batch = model_of(), batch_of()
+    there = {**batch, "keypoints": torch.zeros_like(batch["keypoints"]), "scores": torch.ones_like(batch["scores"])}
+    gone = {**there, "scores": torch.zeros_like(batch["scores"])}
+    nowhere = {**gone, "keypoints": torch.full_like(batch["keypoints"], 7.0)}
+    model.eval()
+    pose = lambda b: model(b)["pose"]
+    assert not torch.allclose(pose(there), pose(gone))
+    close(pose(gone), pose(nowhere), 0)                                             # its coordinates do not count
+
+
+@pytest.mark.parametrize("overrides", [{}, {"fusion": "concat"}, {"text": False}, {"pose_input": "heatmaps", "video": False},
+                                       {"grad_checkpointing": True}, {"tune": "all"}, {"model": "vilp"}, {"model": "aim"},
+                                       {"model": "vilp", "text": False}, {"model": "vilp", "gate_raw": True}])
+def test_alone_as_in_a_batch_and_gradients_reach_everything(overrides):
+    model, batch = stir(model_of(**overrides), std=0.1), batch_of()
+    model.train()
+    losses = model.losses(model(batch))
+    losses["total"].backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    unused = {"clip.visual.proj", "clip.text_projection", "clip.logit_scale"}
+    dead = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert set(dead) <= unused | {"video.temporal_embedding"}, dead
+    model.eval()
+    logits = lambda b: model.class_logits(model(b))["all"]
+    alone = torch.cat([logits({k: v[i: i + 1] for k, v in batch.items()}) for i in range(3)])
+    close(logits(batch), alone, 1e-4)
+
+
+def test_one_clip_and_one_label_and_no_joint_are_legal():
+    for change in ({}, {"label": torch.ones(3, dtype=torch.long)}, {"scores": torch.zeros(3, 4, 5)}):
+        model, batch = model_of(), {**batch_of(), **change}
+        for b in (batch, {k: v[:1] for k, v in batch.items()}):
+            losses = model.losses(model(b))
+            losses["total"].backward()
+            assert all(loss.isfinite() for loss in losses.values())
+            assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_texts_are_encoded_once_per_label(monkeypatch):
+    model, seen = model_of(), []
+    run = model.run_text
+    monkeypatch.setattr(model, "run_text", lambda tokens: seen.append(len(tokens)) or run(tokens))
+    model.losses(model(batch_of(B=6)))
+    assert seen == [3]
+
+
+def test_trainable_state_round_trip_and_mismatch():
+    a, b = stir(model_of()), model_of(seed=5)
+    b.clip.load_state_dict(a.clip.state_dict())
+    b.load_trainable_state(a.trainable_state())
+    close(a.eval()(batch_of())["pose"], b.eval()(batch_of())["pose"], 0)
+    assert not any(name.startswith("clip.") for name in a.trainable_state())
+    with pytest.raises(ValueError, match="entries differ.*p2v.*Expected.*Evaluate"):
+        model_of(p2v=False).load_trainable_state(a.trainable_state())
+
+
+def test_every_trained_parameter_is_in_one_group():
+    for overrides in ({}, {"tune": "all"}, {"model": "vilp"}, {"model": "aim"}, {"text": False}):
+        model = model_of(**overrides)
+        grouped = [id(p) for g in model.parameter_groups() for p in g["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_discrepancy_comes_from_the_frozen_tower():
+    model = model_of()
+    before = model.discrepancy.clone()
+    stir(model.text)
+    close(model.discrepancy, before, 0)
+    close(before, text_discrepancy(model.clip.encode_text(model.tokens)[0]), 1e-6)
+
+
+def test_bad_settings_say_what_fits():
+    for bad, message in (({"backbone": "ViT-B16"}, "ViT-B/16"), ({"pose_frames": 7}, "multiple of video_frames"),
+                         ({"video": False, "pose": False}, "at least one"), ({"sim": ("vw",)}, "vs"),
+                         ({"pose_input": "heatmaps"}, "--no-video")):
+        with pytest.raises(ValueError, match=message):
+            settings_of(**bad)
+    with pytest.raises(ValueError, match="needs a tower that is off"):
+        model_of(video=False, sim=("vs",))
+
+
+def test_attention_maps_are_shares():
+    maps = stir(model_of()).eval().attention_maps(batch_of())
+    seen = maps["patch_weight"].amax(-1) > 0
+    close(maps["after"].sum(-1), seen.float(), 1e-5)
+    assert (maps["before"].sum(-1) <= 1 + 1e-5).all() and (maps["after"][maps["patch_weight"] == 0] == 0).all()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_row_trains_and_differs_only_where_it_must(name):
+    """Two steps, then: a part that is off has no parameters, all others are those of PeVL."""
+    torch.manual_seed(0)
+    model, batch = model_of(**ROWS[name].overrides), batch_of()
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model.losses(model(batch))["total"].backward()
+        optimiser.step()
+    assert model.class_logits(model(batch))["all"].isfinite().all()
+    c, top = model.config, lambda m: {n.split(".")[0] for n in m.trainable_state()}
+    expected = {"video": c.video and c.video_adapters, "pose": c.pose, "text": c.text and c.text_adapters,
+                "p2v": c.p2v, "v2p": c.v2p, "refine_scale": c.refinement and (c.p2v or c.v2p),
+                "projection": c.fusion == "concat" or not c.text, "logit_scale": c.text}
+    assert top(model) == {part for part, on in expected.items() if on}
+    full = model_of().trainable_state()
+    allowed = ("projection", "pose.patches", "pose.position")
+    assert all(n in full or n.startswith(allowed) for n in model.trainable_state())
+
+
+# ---- ViLP and AIM ------------------------------------------------------------------------------------------------
+
+@given(seeds, sizes, sizes, st.integers(1, 3), sizes, st.booleans())
+def test_p_vcs_matches_loops(seed, B, T, K, W, with_pose):
+    v, p, (words, mask), s = randn(seed, B, T, 8), randn(seed + 1, B, T, 8), draw_words(seed + 2, K, W), randn(seed + 3, K, 8)
+    got = pose_guided_concept_spotting(v, p if with_pose else None, words, s, mask, tau=0.2)
+    unit = lambda x: x / x.norm()
+    for b in range(B):
+        u = [unit(v[b, t]) * (torch.sigmoid(unit(p[b, t])) if with_pose else 1) for t in range(T)]
+        for k in range(K):
+            video = torch.zeros(8, dtype=torch.float64)
+            real = [w for w in range(W) if mask[k, w]]
+            for t in range(T):
+                share = 0.0
+                for w in real:
+                    e = [math.exp(float(unit(words[k, w]) @ u[i]) / 0.2) for i in range(T)]
+                    share += e[t] / sum(e) / len(real)
+                video += share * u[t]
+            close(got[b, k], video @ unit(s[k]), 1e-7)
+
+
+def test_p_vcs_properties():
+    v, p, (words, mask), s = randn(0, 2, 3, 8), randn(1, 2, 3, 8), draw_words(2, 2, 4), randn(3, 2, 8)
+    got = pose_guided_concept_spotting(v, p, words, s, mask)
+    order = torch.randperm(4)
+    close(pose_guided_concept_spotting(v, p, words[:, order], s, mask[:, order]), got)
+    close(pose_guided_concept_spotting(v, p, torch.where(mask[..., None], words, 9.0), s, mask), got)
+    u = F.normalize(v[:, :1], dim=-1) * F.normalize(p[:, :1], dim=-1).sigmoid()
+    close(pose_guided_concept_spotting(v[:, :1], p[:, :1], words, s, mask), (u @ F.normalize(s, dim=-1).T)[:, 0])
+    match = torch.zeros(1, 3, 8, dtype=torch.float64)
+    match[0, :, 1], match[0, 2, 0] = 1.0, 5.0                                       # frame 2 points at the word, pose opens it
+    word = torch.eye(8, dtype=torch.float64)[:1]
+    one = pose_guided_concept_spotting(match, match, word[None], word, torch.ones(1, 1, dtype=torch.bool))
+    last = pose_guided_concept_spotting(match[:, 2:], match[:, 2:], word[None], word, torch.ones(1, 1, dtype=torch.bool))
+    close(one, last, 1e-6)                                                          # it gets (almost) the whole share
+    assert pose_guided_concept_spotting(v, p, words, s, mask & False).isfinite().all()
+
+
+def test_vilp_without_pose_is_plain_concept_spotting_and_gradients_reach_both_towers():
+    model = model_of(model="vilp")
+    model.losses(model(batch_of()))["total"].backward()
+    assert model.pose.conv1.weight.grad.any() and model.clip.visual.conv1.weight.grad.any()
+    assert not any(p.requires_grad for p in model.clip.transformer.parameters())
+
+
+def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
+    model, batch = model_of(model="vilp"), batch_of()
+    batch["scores"][:] = 0
+    batch["scores"][:, :, 0], batch["keypoints"][:, :, 0] = 1.0, torch.tensor([0.5, -0.3])
+    picture = model.heatmaps(batch)[0, 0]
+    row, column = divmod(int(picture.argmax()), 20)
+    assert abs((column + 0.5) / 20 * 2 - 1 - 0.5) <= 0.1 and abs((row + 0.5) / 20 * 2 - 1 + 0.3) <= 0.1
+
+
+def test_aim_starts_as_clip_and_time_mixes_time_only():
+    model, batch = model_of(model="aim"), batch_of()
+    frames, trunk = pevl.normalise(batch["frames"]), model.clip.visual
+    z = model.video(frames, trunk)
+    plain = trunk.transformer(trunk.embed(frames.flatten(0, 1))).unflatten(0, frames.shape[:2])
+    close(z, plain, 0)
+    block, x = stir(model).video.blocks[0], torch.randn(1, 3, 5, 16)
+    frozen = trunk.transformer.resblocks[0]
+    moved = x.clone()
+    moved[0, 2, 4] += torch.randn(16)
+    changed = (block.mix_time(moved, frozen) - block.mix_time(x, frozen)).abs().amax(-1)[0] > 1e-6                      # (frame, patch)
+    assert changed[:, 4].all() and not changed[:, :4].any()
+
+
+def test_aim_published_names_round_trip():
+    source, target = stir(model_of(model="aim")), model_of(model="aim", seed=7)
+    state = {"cls_head.fc_cls.weight": source.head.weight, "cls_head.fc_cls.bias": source.head.bias,
+             "backbone.temporal_embedding": source.video.temporal_embedding.transpose(0, 1)}
+    state |= {f"backbone.{n}": v for n, v in source.clip.visual.state_dict().items() if n != "proj"}
+    for i, block in enumerate(source.video.blocks):
+        for theirs, ours in (("T", block.temporal_adapter), ("S", block.spatial_adapter), ("MLP", block.mlp_adapter)):
+            for fc, layer in (("D_fc1", ours.down), ("D_fc2", ours.up)):
+                for kind in ("weight", "bias"):
+                    state[f"backbone.transformer.resblocks.{i}.{theirs}_Adapter.{fc}.{kind}"] = getattr(layer, kind)
+    state = {n: v.detach().clone() for n, v in state.items()}
+    target.load_published(state)
+    close(target.eval()(batch_of())["video"], source.eval()(batch_of())["video"], 0)
+    state.pop("backbone.ln_post.bias")
+    with pytest.raises(ValueError, match="ln_post.bias"):
+        target.load_published(state)
+
+
+def test_captions_true_of_an_image_are_its_positives():
+    model = model_of(model="clip", tune="all")
+    features = {"image": F.one_hot(torch.tensor([0, 1, 0]), 16).float(), "attributes": torch.tensor([[0, 1], [1, 1], [0, 2]]),
+                "mentions": torch.tensor([[1, 0], [1, 0], [1, 0]], dtype=torch.bool)}
+    right = model.losses({**features, "sentence": features["image"]})["total"]
+    wrong = model.losses({**features, "sentence": features["image"].roll(1, 0)})["total"]
+    assert right < wrong
+
+
+def test_adapter_bottleneck():
+    adapter, x = Adapter(8, 0.25, skip=True), torch.randn(3, 8)
+    assert torch.equal(adapter(x), x) and not Adapter(8, 0.25, skip=False)(x).any()
+    assert sum(p.numel() for p in adapter.parameters()) == 2 * 8 * 2 + 2 + 8
