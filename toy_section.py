@@ -5,8 +5,10 @@
 # cannot tell the two classes of a pair apart (a pose-only model reaches 50 % at most).
 
 import colorsys
+import functools
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
 import pose
@@ -113,6 +116,7 @@ class ToyDive:
         names, n, many = list(TOY_COLOURS), len(TOY_COLOURS), scene.integers(14, 24)
         suit, cap, sky, board, post = *diver.integers(n, size=2), *scene.integers((n, n, n))
         sky = sky if sky != suit else (sky + 1) % n
+        board, post = (c if c != sky else (c + 1) % n for c in (board, post))
         self.suit, self.sky, tint, hue = names[suit], names[sky], diver.random((2, 3)), scene.random((4, 3))
         self.light, gain = (camera.choice((-1, 1)) * camera.uniform(.3, .8), -.6), camera.uniform(.85, 1.12)
         self.suit_rgb, self.cap_rgb = toy_colour(self.suit, tint[0], gain), toy_colour(names[cap], tint[1], gain)
@@ -202,6 +206,11 @@ class ToyDive:
         wave = np.sin(t[:, None] * speed + phase)
         return target + self.lead + size * np.stack([wave[:, 0] + wave[:, 1], wave[:, 2] + wave[:, 3], 0 * t], -1)
 
+    def seen(self, t):
+        """Times (n,) -> camera centres (n, 3) and the body's points (n, 23, 3) as `project` gives them."""
+        centre = self.centre(t)
+        return centre, self.project(self.joints(t), centre[:, None])
+
     def project(self, points, centre):
         """World points (..., 3) -> (..., 3): x, y in pixels of the picture, z towards the viewer."""
         p = (points - centre) @ self.view.T
@@ -210,6 +219,7 @@ class ToyDive:
 
 
 # ---- the picture
+_RAMP = np.linspace(1.12, .72, 64)[:, None]                               # the background, top to bottom
 TOY_COLOURS = {"red": (.0, .85, .8), "orange": (.075, .95, .95), "yellow": (.15, .85, .95), "green": (.36, .8, .62),
                "blue": (.62, .8, .75), "purple": (.77, .65, .6), "pink": (.91, .5, .97), "black": (.6, .2, .14),
                "white": (.1, .04, .96)}
@@ -223,6 +233,7 @@ def toy_colour(name, draws, gain, fade=1.0):
     return tuple(255 * gain * x for x in colorsys.hsv_to_rgb(h, min(s, 1), min(v, 1)))
 
 
+@functools.lru_cache(8192)
 def _ink(rgb, gain=1.0):
     r, g, b = rgb
     return (min(int(r * gain), 255), min(int(g * gain), 255), min(int(b * gain), 255))
@@ -257,7 +268,7 @@ def _box(draw, place, view, lo, hi, rgb):
     """A solid with corners lo and hi (x, y, z): its visible faces, shaded by their direction."""
     c = [place(x, y, z) for x in (lo[0], hi[0]) for y in (lo[1], hi[1]) for z in (lo[2], hi[2])]
     for axis, faces, gain in ((0, ((0, 1, 3, 2), (4, 5, 7, 6)), .72), (1, ((0, 1, 5, 4), (2, 3, 7, 6)), 1.22), (2, ((0, 2, 6, 4), (1, 3, 7, 5)), 1.0)):
-        toward = view[2, axis]
+        toward = view[2][axis]
         draw.polygon([c[i] for i in faces[int(toward > 0)]], _ink(rgb, gain if axis != 1 or toward > 0 else .6))
 
 
@@ -267,7 +278,7 @@ def _bar(draw, place, a, b, width, rgb):
 
 def _draw_clutter(dive, draw, centre, s):
     """Shapes, stripes, windows and spectators behind the diver, each at its own distance (parallax)."""
-    right = dive.view[0, 0]
+    right = float(dive.view[0, 0])
     for kind, x, y, w, h, near, rgb in dive.clutter:
         px = s * (TOY_W / 2 + dive.zoom * near * (x - centre[0]) * right)
         py = s * (TOY_H / 2 - dive.zoom * near * (y - centre[1]))
@@ -297,22 +308,22 @@ def _draw_clutter(dive, draw, centre, s):
 
 def _draw_apparatus(dive, draw, place, t):
     """A thin plank that bends and rests on a fulcrum, or a thick slab with railings on a tower."""
-    b, view, rgb, post = dive.board, dive.view, dive.board_rgb, dive.post_rgb
-    far = -np.sign(view[2, 2])
+    b, view, rgb, post = dive.board, dive.view.tolist(), dive.board_rgb, dive.post_rgb
+    far = -1 if view[2][2] > 0 else 1
     if dive.apparatus == "Platform":
         thick, wide, long = .20 + .12 * b[0], .30 + .15 * b[1], 1.7 + .8 * b[2]
         _box(draw, place, view, (-long - .3, -5, -wide * .6), (-.75 - .4 * b[3], -thick, wide * .6), post)
         _box(draw, place, view, (-long, -thick, -wide), (.05, 0, wide), rgb)
         for z in (far * wide, -far * wide):
             edge, high = -.42 - .3 * b[4], .42 + .12 * b[5]
-            for x in np.linspace(edge, -long, 4):
+            for x in (edge, (2 * edge - long) / 3, (edge - 2 * long) / 3, -long):
                 _bar(draw, place, (x, 0, z), (x, high, z), 1.6, post)
             for y in (high, high * .55):
                 _bar(draw, place, (edge, y, z), (-long, y, z), 1.4, post)
         return
     thick, wide, long, pin = .035 + .02 * b[0], .15 + .05 * b[1], 1.8 + .6 * b[2], -.62 - .3 * b[3]
     since = t - dive.t_off
-    swing = .10 * np.exp(-since / .3) * np.cos(2 * np.pi * 4 * since) if since > 0 else -.04 * _ease(1 - abs(since + .1) / .15)
+    swing = .10 * math.exp(-since / .3) * math.cos(25 * since) if since > 0 else -.04 * max(1 - abs(since + .1) / .15, 0)
     foot = pin - .02
     for z in (far * wide, -far * wide):
         _bar(draw, place, (foot, -thick - .05, z), (foot - .18, -.62, z), 2.2, post)
@@ -320,8 +331,7 @@ def _draw_apparatus(dive, draw, place, t):
         _bar(draw, place, (-long, -thick, z), (-long, -.62, z), 2.0, post)
     _box(draw, place, view, (-long - .1, -.70, -wide * 1.1), (foot + .25, -.60, wide * 1.1), post)
     _box(draw, place, view, (pin - .07, -.12 - thick, -wide), (pin + .07, -thick, wide), post)
-    x = np.linspace(pin, .06, 6)
-    y = swing * ((x - pin) / (.06 - pin)) ** 2
+    x, y = [pin + (.06 - pin) * k / 5 for k in range(6)], [swing * (k / 5) ** 2 for k in range(6)]
     _box(draw, place, view, (-long, -thick, -wide), (pin, 0, wide), rgb)
     for k in range(5):
         _box(draw, place, view, (x[k], y[k] - thick, -wide), (x[k + 1], y[k + 1], wide), rgb)
@@ -384,7 +394,7 @@ def _draw_splash(dive, draw, place, t, s):
     since = t - dive.t_off - dive.t_air - .05
     if not 0 < since < .75:
         return
-    x0 = float(dive.path(np.array([dive.t_off + dive.t_air]))[0, 0]) + .04
+    x0 = float(dive.com0[0]) + dive.vx * dive.t_air + .04
     grow = min(since / .12, 1) * (1 - since / .8)
     for a, b, c, d in dive.drops.tolist():
         x, y = x0 + (a - .5) * (.5 + 1.5 * since), (.4 + 1.9 * b) * since - TOY_GRAVITY * since ** 2 / 2
@@ -395,27 +405,25 @@ def _draw_splash(dive, draw, place, t, s):
     draw.ellipse((px - w, py - s * 1.6, px + w, py + s * 1.6), (238, 246, 255))
 
 
-def toy_frame(dive, t, joints=None, clutter=True):
-    """The picture at time t (seconds): (96, 128, 3) uint8. joints: (23, 3) of that time, if known."""
-    s, now = TOY_SS, np.array([t])
-    centre = dive.centre(now)[0]
+def toy_frame(dive, t, centre, points, clutter=True):
+    """The picture at time t (seconds), camera centre (3,), body points (23, 3): (96, 128, 3) uint8, see ToyDive.seen."""
+    s = TOY_SS
     place = _placer(dive, centre, s)
-    ramp = np.linspace(1.12, .72, 64)[:, None] - .06 * centre[1]
-    sky = np.clip(ramp * dive.sky_rgb, 0, 255).astype(np.uint8)[:, None] if clutter else np.full((64, 1, 3), 255, np.uint8)
+    sky = (_RAMP - .06 * float(centre[1])) * dive.sky_rgb if clutter else np.full((64, 3), 255.0)
+    sky = np.minimum(sky, 255).astype(np.uint8)[:, None]
     image = Image.fromarray(sky).resize((TOY_W * s, TOY_H * s), Image.NEAREST)
     draw = ImageDraw.Draw(image)
     if clutter:
-        _draw_clutter(dive, draw, centre, s)
+        _draw_clutter(dive, draw, centre.tolist(), s)
     surface = place(float(centre[0]), -dive.height, 0)[1]
     wet = clutter and surface < TOY_H * s
     if clutter:
         _draw_apparatus(dive, draw, place, t)
     if wet:
-        for k, top in enumerate(np.linspace(max(surface, 0), TOY_H * s, 9)[:-1]):
-            draw.rectangle((0, top, TOY_W * s, TOY_H * s), _ink(dive.water_rgb, 1.05 - .05 * k))
+        for k in range(8):                                          # darker with depth
+            draw.rectangle((0, max(surface, 0) * (8 - k) / 8 + TOY_H * s * k / 8, TOY_W * s, TOY_H * s), _ink(dive.water_rgb, 1.05 - .05 * k))
         draw.line((0, surface, TOY_W * s, surface), _ink(dive.water_rgb, 1.4), s)
-    body = dive.joints(now)[0] if joints is None else joints
-    _draw_body(dive, draw, dive.project(body, centre), s)
+    _draw_body(dive, draw, points, s)
     if wet:
         top = max(int(surface) + 1, 0)
         under = image.crop((0, top, TOY_W * s, TOY_H * s))
@@ -452,10 +460,10 @@ TOY_WORDS = tuple(sorted({w for text in (*TOY_OPENINGS, *TOY_ENDINGS, *(p for v 
                           for w in text.replace(",", " ").split()}))
 
 
-def toy_apparatus_seen(dive, t):
+def toy_apparatus_seen(dive, centre):
     """'springboard' or 'platform' where its end lies well inside the picture, 'none' where no part
     is in it, '' between: the margins (24 and 8 px) leave room for the trainer's crop."""
-    place = _placer(dive, dive.centre(np.array([t]))[0], 1)
+    place = _placer(dive, centre, 1)
     near = [place(x, -.02, 0) for x in (-.9, -.7, -.5, -.3, -.1)]
     inside = sum(24 < x < TOY_W - 24 and 8 < y < TOY_H - 12 for x, y in near)
     parts = [(x / 4, y, 0) for x in range(-11, 2) for y in (.5, 0, -.35, -.75)]
@@ -466,7 +474,7 @@ def toy_apparatus_seen(dive, t):
     return "" if any(-6 < x < TOY_W + 6 and -6 < y < TOY_H + 6 for x, y in (place(*p) for p in parts)) else "none"
 
 
-def toy_attributes(dive, t, joints):
+def toy_attributes(dive, t, centre, joints):
     """What is true of the frame at time t and visible in it: name -> value of TOY_ATTRIBUTES, '' = cannot
     be told. Take-off, somersaults and twists are the label's; a still only hints at them."""
     off, entry = dive.t_off, dive.t_off + dive.t_air
@@ -475,10 +483,10 @@ def toy_attributes(dive, t, joints):
     reach = [float((joints[7 + k] - joints[5 + k]) @ spine / np.linalg.norm(joints[7 + k] - joints[5 + k]) / np.linalg.norm(spine)) for k in (0, 1)]
     stage = ("entry" if (joints[:17, 1] < -dive.height).any() else "board" if t < off - .06 else
              "leaving" if off + .03 < t < off + .12 else "flight" if dive.hold[0] < t < dive.hold[1] else "")
-    surface = dive.project(np.array([0, -dive.height, 0.]), dive.centre(np.array([t]))[0])[1]
+    surface = dive.project(np.array([0, -dive.height, 0.]), centre)[1]
     return {"takeoff": dive.takeoff.lower(), "somersaults": str(dive.somersaults), "twists": str(abs(float(dive.twists))),
             "position": dive.position.lower() if stage == "flight" else "",
-            "apparatus": toy_apparatus_seen(dive, t), "stage": stage,
+            "apparatus": toy_apparatus_seen(dive, centre), "stage": stage,
             "head": "up" if rise > .85 else "down" if rise < -.85 else "level" if abs(rise) < .4 else "",
             "arms": "up" if min(reach) > .85 else "down" if max(reach) < -.85 else "",
             "suit": dive.suit, "scene": dive.sky if stage != "entry" else "",
@@ -493,8 +501,8 @@ def toy_still(seed):
     dive = ToyDive(int(rng.integers(len(TOY_CLASSES))), (9, seed), who, who, who)
     parts = ((0, dive.t_off + .22), (0, dive.t_off + .22), dive.hold, dive.hold, (dive.t_off, 1.95))
     t = rng.uniform(*parts[rng.integers(5)])
-    joints = dive.joints(np.array([t]))[0]
-    return toy_frame(dive, t, joints), toy_attributes(dive, t, joints)
+    joints, centre = dive.joints(np.array([t]))[0], dive.centre(np.array([t]))[0]
+    return toy_frame(dive, t, centre, dive.project(joints, centre)), toy_attributes(dive, t, centre, joints)
 
 
 def toy_vector(attributes):
@@ -516,3 +524,131 @@ def toy_captions(attributes, rng):
         ways = [TOY_PHRASES[n][attributes[n]] for n in said]
         text = TOY_OPENINGS[rng.integers(len(TOY_OPENINGS))] + ", ".join(w[rng.integers(len(w))] for w in ways)
     return text, np.array([n in said for n in TOY_ATTRIBUTES])
+
+
+# ---- the files
+def toy_plan(settings):
+    """Every clip of every split: list of (split, vid_name, label, number); labels in turn, so balanced."""
+    return [(split, f"toy_{split}_{i:05d}", i % len(TOY_CLASSES), i) for split in TOY_PEOPLE for i in range(settings[split])]
+
+
+def toy_dive(settings, split, label, number):
+    """The performance of one clip; diver, scene and camera are drawn from identities of this split alone."""
+    low, high = TOY_PEOPLE[split]
+    seed = (settings["seed"], list(TOY_PEOPLE).index(split), number)
+    return ToyDive(label, seed, *toy_rng(6, *seed).integers(low, high, 3).tolist())
+
+
+def toy_poses(dive, points, settings):
+    """Projected joints (n, 17, 3) -> what a detector would report: keypoints (n, 17, 2) pixels, scores (n, 17).
+    Noise grows for joints behind the body; some joints are missing (score 0), some lie elsewhere with a low
+    score; now and then left and right are swapped, or the whole frame is missing."""
+    rng, n = toy_rng(7, *dive.seed), len(points)
+    hidden = points[..., 2] < points[..., 2].mean(1, keepdims=True) - .06
+    spread = settings["joint_noise"] * dive.zoom * np.where(hidden, 1.8, 1.0)
+    keypoints = points[..., :2] - .5 + spread[..., None] * rng.standard_t(4, (n, 17, 2))
+    scores = rng.beta(14, 2.5, (n, 17)) - .2 * hidden
+    jump = rng.random((n, 17)) < settings["joint_jump"]
+    keypoints += np.where(jump[..., None], rng.normal(0, .4 * dive.zoom, (n, 17, 2)), 0)
+    scores = np.where(jump, rng.uniform(.1, .5, (n, 17)), scores)
+    for first in (5, 11):                                              # arms and legs are confused apart
+        swap = rng.random(n) < settings["side_swap"]
+        left, right = [first + k for k in (0, 2, 4)], [first + k for k in (1, 3, 5)]
+        keypoints[np.ix_(swap, left + right)] = keypoints[np.ix_(swap, right + left)]
+    drop = rng.random((n, 17)) < settings["joint_drop"] * np.where(hidden, 2, 1)
+    drop |= rng.random((n, 1)) < settings["frame_drop"]
+    scores = np.where(drop, 0, scores.clip(.05, 1).round(3))
+    return np.where(drop[..., None], 0, keypoints.round(2)).astype(np.float32), scores.astype(np.float32)
+
+
+def toy_clip(root, settings, split, name, label, number):
+    """Write one clip, `rgb/<name>.mp4` and then `poses/<name>.npz`, each under its name only when whole."""
+    video, poses = Path(root, "rgb", name + ".mp4"), Path(root, "poses", name + ".npz")
+    dive = toy_dive(settings, split, label, number)
+    times = np.arange(settings["frames"]) / settings["fps"]
+    centres, points = dive.seen(times)
+    part = video.with_name(f".{name}.{os.getpid()}.part")
+    with av.open(str(part), "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=settings["fps"], options={"crf": str(settings["crf"]), "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.thread_count = TOY_W, TOY_H, "yuv420p", 1
+        yuv = VideoReformatter()                                      # one for all frames; its threads only wait
+        for frame in map(toy_frame, [dive] * len(times), times.tolist(), centres, points):
+            out.mux(stream.encode(yuv.reformat(av.VideoFrame.from_ndarray(frame, format="rgb24"), format="yuv420p", threads=1)))
+        out.mux(stream.encode())
+    os.replace(part, video)
+    pose.write_pose(poses, *toy_poses(dive, points[:, :17], settings), (TOY_H, TOY_W), times, TOY_COCO, "toy")
+
+
+def _write_json(path, value):
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "w") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def toy_worker(root, share, shares):
+    """Make the clips share, share + shares, ... that are not there yet; one dot to stdout for each."""
+    settings = json.loads(Path(root, "toy.json").read_text())["settings"]
+    for clip in toy_plan(settings)[share::shares]:
+        if not Path(root, "poses", clip[1] + ".npz").exists():        # the pose is written last
+            toy_clip(root, settings, *clip)
+        os.write(1, b".")
+
+
+def make_toy(root, settings=None, workers=None, progress=print):
+    """Write the toy benchmark to `root` as a Diving48 tree, unless it is there with these very settings.
+    Clips of other settings are replaced, those of an interrupted run are kept; returns seconds spent. The work is
+    done by `workers` processes (default: one a core), started afresh: no torch is forked, no __main__ imported again."""
+    root, settings, begun = Path(root), {**TOY_SETTINGS, **(settings or {})}, time.time()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    note, plan = root / "toy.json", toy_plan(settings)
+    old = json.loads(note.read_text()) if note.exists() else None
+    if old is None and root.exists() and any(root.iterdir()):
+        raise ValueError(f"{root} holds files but no toy.json. Expected an empty folder or an earlier toy benchmark, since "
+                         "the toy benchmark never overwrites other data. Give another --root, or empty this folder.")
+    if old and old["hash"] == digest and old["complete"]:
+        return 0.0
+    for folder in ("rgb", "poses"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    if old and old["hash"] != digest:
+        progress(f"toy benchmark: the settings changed, the clips of {root} are made again")
+        _write_json(note, {**old, "complete": False})                  # a kill from here on leaves no mixture
+        for _, name, *_ in toy_plan(old["settings"]):
+            for path in (root / "poses" / (name + ".npz"), root / "rgb" / (name + ".mp4")):
+                path.unlink(missing_ok=True)
+    _write_json(note, {"hash": digest, "complete": False, "settings": settings})
+    _write_json(root / "Diving48_vocab.json", [list(tokens) for tokens in TOY_CLASSES])
+    for split in TOY_PEOPLE:
+        _write_json(root / f"Diving48_V2_{split}.json", [
+            {"vid_name": name, "label": label, "start_frame": 0, "end_frame": settings["frames"]}
+            for part, name, label, _ in plan if part == split])
+    _run_workers(root, min(workers or os.cpu_count() or 1, len(plan)), len(plan), progress)
+    _write_json(note, {"hash": digest, "complete": True, "settings": settings})
+    return time.time() - begun
+
+
+def _run_workers(root, shares, total, progress):
+    """Start the worker processes and report clips, rate and time left until all have ended."""
+    here = Path(__file__).resolve()
+    code = (f"import sys; sys.path.insert(0, {str(here.parent)!r}); import {here.stem} as toy; "
+            f"toy.toy_worker({str(root)!r}, int(sys.argv[1]), {shares})")
+    begun, done, told = time.time(), 0, time.time()
+    source, sink = os.pipe()
+    jobs = [subprocess.Popen([sys.executable, "-c", code, str(k)], stdout=sink, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            for k in range(shares)]
+    os.close(sink)
+    try:
+        while dots := os.read(source, 4096):
+            done += len(dots)
+            if time.time() - told > 5 or done == total:
+                told, rate = time.time(), done / (time.time() - begun)
+                progress(f"toy benchmark: {done}/{total} clips, {rate:.0f}/s, {(total - done) / rate:.0f} s left")
+    finally:
+        os.close(source)
+        for job in jobs:
+            job.terminate() if done < total else job.wait()
+    if done < total:
+        raise RuntimeError(f"making the toy benchmark stopped at clip {done} of {total}. Expected every worker to end well; "
+                           "its message is above. Run the command again: finished clips are kept.")
