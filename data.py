@@ -1,28 +1,35 @@
 """Benchmarks: where the clips are, what they are called, and how a clip becomes tensors.
 
-A registry row per data set reads its official annotation files into one index (clip, video, label, span). `Clips` decodes
-only the frames that are needed, ties them to the pose clip by time, and augments frames and joints with one draw. The
-toy benchmark writes itself to disk in Diving48's own layout. This file knows pose files (pose.py) and never a model.
+A registry row per data set reads its official annotation files into one index (clip, video, label,
+span). `Clips` decodes only the frames that are needed, ties them to the pose clip by time, and
+augments frames and joints with one draw. The toy benchmark writes itself to disk in Diving48's own
+layout. This file knows pose files (pose.py) and never a model.
 
-    paper section      | what                                   | here                       | tests/test_data.py
-    Sec. 4, data sets  | official files -> clips, labels, texts | DATASETS, read_*           | test_reads_*
-    Sec. 4, settings   | T pose frames, Tv video frames nested  | sample_instants, nested    | test_nested_*
-    Sec. 4, settings   | crops, flips; three test crops         | train_view, test_views     | test_joint_stays_*
-    -                  | only the frames that are needed        | decode                     | test_decode_*
-    -                  | broken clips: replaced, counted, named | Clips, Faults              | test_faults_*
+    paper section     | what                                     | here                  | tests/test_data.py
+    Sec. 4, data sets | official files -> clips, labels, texts   | DATASETS, read_*      | test_reads_*
+    Sec. 4, settings  | T pose frames, Tv video frames nested    | sample_instants       | test_nested_*
+    Sec. 4, settings  | training crops, flips; three test crops  | train_view, test_view | test_joint_*
+    -                 | only the frames that are needed          | decode                | test_decode_*
+    -                 | broken clips: replaced, counted, named   | Clips                 | test_fault_*
 
-Letters: T pose frames, Tv video frames (Tv divides T), J joints, K classes, S side of the square crop, R test views.
-Launch: `python data.py layout NAME` prints the folders a data set needs; `python data.py check NAME --root DIR` says what
-is wrong with a download.
+Letters: T pose frames, Tv video frames (Tv divides T), J joints, K classes, S side of the square
+crop, R test views. Launch: `python data.py layout NAME` prints the folders that a data set needs,
+`python data.py check NAME --root DIR [--full]` says what is wrong with a download.
 """
 import argparse
+import csv
 import difflib
 import json
 import math
 import os
 import re
 import sys
-from dataclasses import MISSING, dataclass, fields
+import time
+from bisect import bisect_right
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Callable, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -33,138 +40,399 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from pose import JOINT_SETS, joint_set, read_pose
+from toy_section import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, make_toy, toy_captions,
+                         toy_still, toy_vector)
 
-# ------------------------------------------------------------------------------------------- the index
+# ------------------------------------------------------------------------------- reading an index
 
 
 class Clip(NamedTuple):
-    """One clip of an index. `start` and `end` cut it out of a longer file, in seconds ("s") or frames ("f")."""
+    """One clip. `start` and `end` cut it out of a longer file, in seconds ("s") or frames ("f")."""
     id: str
     path: str
     label: int
     start: float = 0.0
     end: float = math.inf
     unit: str = "s"
-    pose: str = ""
+    pose: str = ""            # name of a pose file that covers the whole video file, not this clip
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One row of DATASETS: everything that is particular to a data set."""
     title: str
-    read: Callable                   # (root, cfg, split) -> (labels, clips without poses)
-    classes: int                     # 0: as many as the file holds
-    prompt: str                      # the paper's text around a label
-    metrics: tuple[str, ...]         # what the papers report, the first one chooses the best checkpoint
-    splits: dict                     # train, val, test -> the split's own name; several may share one
-    variant: str                     # the DataConfig field that chooses among the published versions, "" = none
-    counts: dict                     # variant -> official clips of (train, val, test); None = not published
-    layout: str                      # the folders and files, as a tree
-    paper: str = ""                  # what the papers say about counts
-    joints: str = "coco17"           # when no pose file is there to ask
+    read: Callable            # (root, cfg, split) -> label texts, clips
+    classes: int              # 0: as many as the files name
+    prompt: str               # the paper's text around a label
+    metrics: tuple            # what the papers report; the first one chooses the best checkpoint
+    splits: dict              # train, val, test -> the data set's own name
+    variant: str              # the DataConfig field that chooses among versions, "": there is one
+    counts: dict              # variant -> official number of clips of each own split, if published
+    layout: str               # files to fetch and where they go, as a tree
+    paper: str = ""           # where the papers' counts differ
+    joints: str = "coco17"    # the joint set when no pose file is there to tell
 
 
 def unknown(what, name, choices):
     """The error for a name that is not among `choices`, with the nearest one."""
-    near = difflib.get_close_matches(str(name), [str(c) for c in choices], 1)
+    near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], 1)
     return ValueError(f"unknown {what} {name!r}. Expected one of {', '.join(map(str, choices))}. "
                       + (f"Did you mean {near[0]!r}?" if near else "See --help."))
 
 
 def need(path, name):
-    """`path` if it is there; otherwise the error that says what should be."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{name}: no {path}. Expected the files as published. `python data.py layout {name}` prints "
-                                "the tree; choose its folder with --root DIR.")
-    return Path(path)
+    """`path` when it is there; otherwise the error that says how to get it."""
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: there is no {path}. Expected the files as published. `python "
+                                f"data.py layout {name}` prints the tree; --root DIR says where it is.")
+    return path
 
 
-def bad_line(path, number, line, expected):
-    return ValueError(f"{path}, line {number}: cannot read {str(line)[:80]!r}. Expected {expected}. Correct the line or fetch "
-                      "the file again.")
+def bad_line(path, number, line, expected, what="line"):
+    return ValueError(f"{path}, {what} {number}: cannot use {str(line)[:80]!r}. Expected {expected}. "
+                      "Correct it or fetch the file again.")
+
+
+def lines_of(path, name):
+    """(number, text) of every line that is not empty, whatever its line ending."""
+    for number, line in enumerate(need(path, name).read_text("utf-8-sig").splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def read_json(path, name):
     try:
-        return json.loads(need(path, name).read_text(encoding="utf-8"))
+        return json.loads(need(path, name).read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}). Expected the file as published. Fetch it again.") from error
-
-
-VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v")
+        raise ValueError(f"{path} is no JSON file ({error}). Expected the file as published. Fetch it "
+                         "again.") from error
 
 
 def videos(root, name, *folders):
-    """{path without ending, relative to its folder: path} of all videos in those folders that exist; the first wins."""
-    found, seen = {}, [Path(root) / folder for folder in folders if (Path(root) / folder).is_dir()]
-    if not seen:
-        need(Path(root) / folders[0], name)
-    for folder in reversed(seen):
-        for path, _, files in os.walk(folder):
-            inside = os.path.relpath(path, folder).replace(os.sep, "/") + "/"
+    """{path inside its folder, without ending: path} of all videos; an earlier folder wins."""
+    there = [root / folder for folder in folders if (root / folder).is_dir()] or [
+        need(root / folders[0], name)]
+    found = {}
+    for folder in reversed(there):
+        for path, _, files in os.walk(folder, followlinks=True):
+            inside = "" if path == str(folder) else os.path.relpath(path, folder).replace(os.sep, "/") + "/"
             for file in files:
                 stem, ending = os.path.splitext(file)
-                if ending.lower() in VIDEO_ENDINGS:
-                    found[stem if inside == "./" else inside + stem] = f"{path}/{file}"
+                if ending.lower() in (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v"):
+                    found[inside + stem] = f"{path}/{file}"
     return found
 
 
-# ------------------------------------------------------------------------------------------- nine data sets
+def camel(name):
+    """A class name in words: "HandstandPushups" -> "Handstand Pushups", "sit_up" -> "sit up"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("_", " "))
 
-POSITIONS = {"FREE": "free position", "PIKE": "pike position", "TUCK": "tuck position", "STR": "straight position"}
+
+# ------------------------------------------------------------------------------- the data sets
 
 
 def diving_text(tokens):
-    """["Back", "15som", "05Twis", "FREE"] -> "Back, 1.5 somersaults, 0.5 twist, free position"; two digits are a half."""
-    words = []
-    for token in tokens:
-        count = re.fullmatch(r"(\d)(\d?)(som|Twis)", token)
+    """["Back", "15som", "05Twis", "FREE"] -> "Back, 1.5 somersaults, 0.5 twist, free position"."""
+    words = {"NoTwis": "no twist", "FREE": "free position", "PIKE": "pike position",
+             "TUCK": "tuck position", "STR": "straight position"}
+    text = [tokens[0]]
+    for token in tokens[1:]:
+        count = re.fullmatch(r"(\d)(\d?)(som|Twis)", token)            # a second digit is a half
         if count:
             number = count[1] + (f".{count[2]}" if count[2] else "")
-            unit = "somersault" if count[3] == "som" else "twist"
-            words.append(f"{number} {unit}" + ("s" if float(number) > 1 else ""))
+            kind = "somersault" if count[3] == "som" else "twist"
+            text.append(f"{number} {kind}" + "s" * (float(number) > 1))
         else:
-            words.append({"Dive": "dive", "NoTwis": "no twist", **POSITIONS}.get(token, token))
-    return ", ".join(words[:1] + [word.lower() for word in words[1:]])
+            text.append(words.get(token, token.lower()))
+    return ", ".join(text)
 
 
 def read_diving48(root, cfg, split):
-    version = {"v2": "V2_", "v1": ""}[cfg.variant]
     labels = [diving_text(tokens) for tokens in read_json(root / "Diving48_vocab.json", cfg.data)]
-    path = root / f"Diving48_{version}{split}.json"
+    path = root / f"Diving48_{'' if cfg.variant == 'v1' else 'V2_'}{split}.json"
     files, clips = videos(root, cfg.data, "rgb", "videos"), []
     for number, entry in enumerate(read_json(path, cfg.data), 1):
-        try:                                       # the mp4 files are trimmed already: start_frame and end_frame say so
-            name, label = str(entry["vid_name"]), int(entry["label"])
-            labels[label]
-        except (KeyError, TypeError, ValueError, IndexError):
-            raise bad_line(path, number, entry, f'entry {number} with "vid_name" and "label" 0..{len(labels) - 1}') from None
+        # start_frame and end_frame are not used: the files are cut to them already
+        name, label = (entry.get("vid_name"), entry.get("label")) if isinstance(entry, dict) else (0, 0)
+        if not isinstance(name, str) or label not in range(len(labels)):
+            raise bad_line(path, number, entry, f"vid_name and a label 0..{len(labels) - 1}", "entry")
         clips.append(Clip(name, files.get(name, f"{root}/rgb/{name}.mp4"), label))
     return labels, clips
 
 
-DIVING_LAYOUT = """\
+def read_gym(root, cfg, split):
+    """FineGym. Ids are cut by width, since a YouTube id may hold "_" and begin with "E-"."""
+    labels = []
+    for number, line in lines_of(path := root / f"{cfg.data}_categories.txt", cfg.data):
+        found = re.fullmatch(r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*Glabel:\s*\d+;(.*)", line)
+        if not found or int(found[1]) != len(labels):
+            raise bad_line(path, number, line, f"'Clabel: {len(labels)}; set: N; Glabel: N; text'")
+        labels.append(found[2].strip())
+    path = root / f"{cfg.data}_{split}_element{'_' + cfg.variant if split == 'train' else ''}.txt"
+    files, clips, events = videos(root, cfg.data, "subactions", "events", "videos"), [], None
+    for number, line in lines_of(path, cfg.data):
+        found = re.fullmatch(r"(\S{11}_E_\d{6}_\d{6}_A_\d{4}_\d{4})\s+(\d+)", line)
+        if not found or int(found[2]) >= len(labels):
+            raise bad_line(path, number, line, "'<video>_E_000000_000000_A_0000_0000 label' with a "
+                                               f"label 0..{len(labels) - 1}")
+        name, start, end = found[1], 0.0, math.inf
+        source = files.get(name) or files.get(name[:27]) or files.get(name[:11])
+        if source and name not in files:              # cut it out of its event, or of the whole video
+            if events is None:
+                events = read_json(root / f"finegym_annotation_info_{cfg.variant}.json", cfg.data)
+            event, start, end = gym_span(events, name)
+            if name[:27] not in files:
+                start, end = event + start, event + end
+        clips.append(Clip(name, source or f"{root}/subactions/{name}.mp4", int(found[2]), start, end))
+    return labels, clips
+
+
+def gym_span(events, name):
+    """-> the event's start, and start and end within it; an unlisted id says them in whole seconds."""
+    event = (events.get(name[:11]) or {}).get(name[12:27]) or {}
+    stages = ((event.get("segments") or {}).get(name[28:]) or {}).get("timestamps")
+    stages = stages or [[int(name[30:34]), int(name[35:39])]]          # a vault has several stages
+    begin = (event.get("timestamps") or [[int(name[14:20])]])[0][0]
+    return float(begin), float(stages[0][0]), float(stages[-1][1])
+
+
+def read_haa500(root, cfg, split):
+    """The split is the number in a clip's name, never its place in a folder."""
+    wanted = {"train": range(16), "val": range(16, 17), "test": range(17, 20)}[split]
+    files = videos(root, cfg.data, "video", "haa500_v1_1/video")
+    lists = sorted((root / "annotations").glob("*.txt"))
+    names, listed = [path.stem for path in lists], []
+    for path in lists:                                # one headerless list per class
+        for number, line in lines_of(path, cfg.data):
+            if not re.fullmatch(r"[^,]+(,[\d.]+){2}(,\d+){2}", line):
+                raise bad_line(path, number, line, "'url,start,end,camera moves,figures'")
+            listed.append(f"{path.stem}/{path.stem}_{number - 1:03d}")
+    if not lists:                                     # without the lists, what is there is what counts
+        listed = sorted(file for file in files if re.fullmatch(r"([^/]+)/\1_\d{3}", file))
+        names = sorted({file.split("/")[0] for file in listed})
+    index = {name: i for i, name in enumerate(names)}
+    return [camel(name) for name in names], [
+        Clip(file.split("/")[1], files.get(file, f"{root}/video/{file}.mp4"), index[file.split("/")[0]])
+        for file in listed if int(file[-3:]) in wanted]
+
+
+SMARTHOME = {  # class -> text, by hand since the names are run together; + : in the camera protocols
+    "Cook.Cleandishes": "clean dishes", "Cook.Cleanup": "clean up the kitchen",
+    "Cook.Cut": "cut food", "Cook.Stir": "stir food", "Cook.Usestove": "use the stove",
+    "Cutbread": "+cut bread", "Drink.Frombottle": "+drink from a bottle",
+    "Drink.Fromcan": "+drink from a can", "Drink.Fromcup": "+drink from a cup",
+    "Drink.Fromglass": "+drink from a glass", "Eat.Attable": "+eat at the table",
+    "Eat.Snack": "+eat a snack", "Enter": "+enter the room", "Getup": "+get up",
+    "Laydown": "lie down", "Leave": "+leave the room", "Makecoffee.Pourgrains":
+    "make coffee, pour grains", "Makecoffee.Pourwater": "make coffee, pour water",
+    "Maketea.Boilwater": "make tea, boil water", "Maketea.Insertteabag": "make tea, insert tea bag",
+    "Pour.Frombottle": "+pour from a bottle", "Pour.Fromcan": "+pour from a can",
+    "Pour.Fromkettle": "pour from a kettle", "Readbook": "+read a book", "Sitdown": "+sit down",
+    "Takepills": "+take pills", "Uselaptop": "+use a laptop", "Usetablet": "+use a tablet",
+    "Usetelephone": "+use a telephone", "Walk": "+walk", "WatchTV": "watch TV"}
+
+
+def read_smarthome(root, cfg, split):
+    """No annotation file: class, subject and camera are in the name."""
+    subjects = cfg.variant == "cs"
+    names = [name for name, text in SMARTHOME.items() if subjects or text[0] == "+"]
+    cameras = {"train": (1,) if cfg.variant == "cv1" else (1, 3, 4, 6, 7), "val": (5,), "test": (2,)}
+    clips = []
+    for file, path in sorted(videos(root, cfg.data, "mp4").items()):
+        found = re.fullmatch(r"(?:.*/)?(([A-Za-z.]+)_p(\d+)_r\d+_v\d+_c(\d+))", file)
+        if not found or found[2] not in SMARTHOME:
+            raise ValueError(f"{path}: this is no clip's name. Expected <class>_p00_r00_v00_c00 with a class "
+                             "of data.SMARTHOME. Rename it or move it away.")
+        trains = int(found[3]) in (3, 4, 6, 7, 9, 12, 13, 15, 17, 19, 25)
+        inside = trains == (split == "train") if subjects else int(found[4]) in cameras[split]
+        if inside and found[2] in names:
+            clips.append(Clip(found[1], path, names.index(found[2])))
+    return [SMARTHOME[name].lstrip("+") for name in names], clips
+
+
+def k400_rows(root, *names):
+    """(label, YouTube id, start, end) of the first of these csv files that is there; is_cc may be."""
+    places = [folder / name for name in names for folder in (root, root / "annotations")]
+    path = need(next(filter(Path.exists, places), places[0]), "k400")
+    with open(path, newline="", encoding="utf-8") as file:
+        table = csv.reader(file)
+        header, wanted = next(table, []), ("label", "youtube_id", "time_start", "time_end")
+        if not set(wanted) <= set(header):
+            raise bad_line(path, 1, ",".join(header), "the header " + ",".join(wanted))
+        pick, row = itemgetter(*map(header.index, wanted)), header
+        try:
+            for row in table:
+                label, video, start, end = pick(row)
+                yield sys.intern(label), video, int(float(start)), int(float(end))
+        except (ValueError, IndexError):
+            raise bad_line(path, table.line_num, ",".join(row), "label,id,start s,end s") from None
+
+
+def read_k400(root, cfg, split):
+    """A trimmed video is found by its name or id; a whole one in raw/ is cut while decoding."""
+    rows = list(k400_rows(root, *{"train": ["train.csv"], "val": ["val.csv", "validate.csv"]}[split]))
+    labels = {row[0] for row in rows}
+    if split == "val" and any((root / p / "train.csv").exists() for p in ("", "annotations")):
+        labels |= {row[0] for row in k400_rows(root, "train.csv")}
+    number = {label: i for i, label in enumerate(sorted(labels))}
+    files = videos(root, cfg.data, split, f"{split}_256", f"videos_{split}", "videos", "raw")
+    files = {name.rpartition("/")[2]: path for name, path in files.items()}
+    by_id, raw, clips = {name[:11]: path for name, path in files.items()}, f"{root}/raw/", []
+    for label, video, start, end in rows:
+        name = f"{video}_{start:06d}_{end:06d}"
+        path = files.get(name) or by_id.get(video) or f"{root}/{split}/{name}.mp4"
+        span = (start, end) if path.startswith(raw) else (0.0, math.inf)
+        clips.append(Clip(name, path, number[label], *span))
+    return list(number), clips
+
+
+def read_ucf101(root, cfg, split):
+    """The class is the folder of a video: HandstandPushups/v_HandStandPushups_g01_c01.avi."""
+    lists, labels = root / "ucfTrainTestlist", []
+    for number, line in lines_of(lists / "classInd.txt", cfg.data):
+        if line.split() != [str(len(labels) + 1), line.split()[-1]]:
+            raise bad_line(lists / "classInd.txt", number, line, f"'{len(labels) + 1} ClassName'")
+        labels.append(line.split()[1])
+    files, clips = videos(root, cfg.data, "UCF-101", "videos"), []
+    for number, line in lines_of(path := lists / f"{split}list0{cfg.split}.txt", cfg.data):
+        found = re.fullmatch(r"((\w+)/(\S+))\.avi(\s+\d+)?", line)
+        if not found or found[2] not in labels:
+            raise bad_line(path, number, line, "'ClassName/video.avi' with a class of classInd.txt")
+        file = files.get(found[1], f"{root}/UCF-101/{found[1]}.avi")
+        clips.append(Clip(found[3], file, labels.index(found[2])))
+    return [camel(label) for label in labels], clips
+
+
+def read_hmdb51(root, cfg, split):
+    lists, ending = root / "testTrainMulti_7030_splits", f"_test_split{cfg.split}.txt"
+    names = sorted(path.name[:-len(ending)] for path in need(lists, cfg.data).glob("*" + ending))
+    files, clips = videos(root, cfg.data, "hmdb51_org", "videos"), []
+    for label, action in enumerate(names):
+        for number, line in lines_of(path := lists / (action + ending), cfg.data):
+            found = re.fullmatch(r"(.+)\.avi\s+([012])", line)        # 0: not in this split
+            if not found:
+                raise bad_line(path, number, line, "'video.avi' and 0, 1 (train) or 2 (test)")
+            if found[2] == {"train": "1", "test": "2"}[split]:
+                file = f"{action}/{found[1]}"
+                clips.append(Clip(found[1], files.get(file, f"{root}/hmdb51_org/{file}.avi"), label))
+    return [camel(name) for name in names], clips
+
+
+def read_custom(root, cfg, split):
+    """Your own videos, in one csv file: paths from its folder, times in seconds or frames (48f)."""
+    path = Path(cfg.root) if cfg.root.endswith(".csv") else root / "clips.csv"
+    with open(need(path, cfg.data), newline="", encoding="utf-8-sig") as file:
+        table, rows = csv.DictReader(file), []
+        if not {"path", "label", "split"} <= set(table.fieldnames or ()):
+            raise bad_line(path, 1, ",".join(table.fieldnames or ()), "path,label,split[,start,end]")
+        for row in table:
+            begin, end = (row.get("start") or "0").strip(), (row.get("end") or "inf").strip()
+            unit = "f" if "f" in begin or end.endswith("f") and end != "inf" else "s"
+            try:
+                span = float(begin.rstrip("f")), float(end if end == "inf" else end.rstrip("f"))
+            except ValueError:
+                span = 0, -1
+            if not row["path"] or not row["label"] or row["split"] not in ("train", "val", "test") or not (
+                    0 <= span[0] < span[1]):
+                raise bad_line(path, table.line_num, ",".join(map(str, row.values())), "a path, a label, a "
+                               "split train, val or test, and start < end in seconds or frames (48f)")
+            name = os.path.splitext(row["path"])[0]
+            cut = f"_{begin}_{end}" if span != (0, math.inf) else ""
+            rows.append((row["split"], row["label"], Clip(
+                name + cut, str(path.parent / row["path"]), 0, *span, unit, name)))
+    labels = sorted({label for _, label, _ in rows})
+    if split not in {row[0] for row in rows} and split != "train":
+        split = {"val": "test", "test": "val"}[split]
+        print(f"note: {path} has no clips of that split; its {split} split stands in.")
+    return labels, [clip._replace(label=labels.index(label)) for s, label, clip in rows if s == split]
+
+
+TRAIN_TEST = {"train": "train", "val": "test", "test": "test"}
+TRAIN_VAL = {"train": "train", "val": "val", "test": "val"}
+ALL_THREE = {"train": "train", "val": "val", "test": "test"}
+POSES = "poses/<clip id>.npz           python pose.py extract, or import: see Poses"
+GYM_LAYOUT = """\
+{0}_categories.txt
+{0}_train_element_v1.0.txt     (or v1.1)
+{0}_val_element.txt            the evaluation split
+finegym_annotation_info_v1.0.json   only to cut events or whole videos
+subactions/0LtLS9wROrk_E_002407_002435_A_0003_0005.mp4    or
+events/0LtLS9wROrk_E_002407_002435.mp4                    or
+videos/0LtLS9wROrk.mp4           from YouTube
+""" + POSES
+DIVING = Benchmark(
+    "Diving48, 48 kinds of competitive dives", read_diving48, 48, "{}, a video of diving action",
+    ("top1", "top5", "mean"), TRAIN_TEST, "version",
+    {"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}}, """\
 Diving48_vocab.json
-Diving48_V2_train.json           (V1: Diving48_train.json)
-Diving48_V2_test.json            (V1: Diving48_test.json)
-rgb/                             Diving48_rgb.tar.gz, also accepted: videos/
-  -mmq0PT-u8k_00155.mp4
-poses/                           made by `python pose.py`
-  -mmq0PT-u8k_00155.npz"""
-TEST_ONLY = {"train": "train", "val": "test", "test": "test"}
+Diving48_V2_train.json        (V1: Diving48_train.json)
+Diving48_V2_test.json         (V1: Diving48_test.json)
+rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
+""" + POSES, "15.9K / 2K, the counts of V1; the results it is compared with are on V2")
+GYM99 = Benchmark(
+    "FineGym's Gym99, 99 gymnastic elements", read_gym, 99, "{}, a video of gymnastic action",
+    ("top1", "mean"), TRAIN_VAL, "version", {"v1.0": {"train": 20484, "val": 8521},
+                                             "v1.1": {"train": 26320, "val": 8521}},
+    GYM_LAYOUT.format("gym99"), "20K / 8.5K, version 1.0")
 
 DATASETS = {
     "toy": Benchmark(
-        "the toy benchmark: procedural divers, made on first use", read_diving48, 16, "{}, a video of diving action",
-        ("top1", "top5", "mean"), {"train": "train", "val": "val", "test": "test"}, "", {"": (None, None, None)}, DIVING_LAYOUT),
-    "diving48": Benchmark(
-        "Diving48: 48 kinds of competitive dives", read_diving48, 48, "{}, a video of diving action",
-        ("top1", "top5", "mean"), TEST_ONLY, "version", {"v2": (15027, None, 1970), "v1": (15943, None, 2048)}, DIVING_LAYOUT,
-        paper="15.9K / 2K, which are V1's; the results it compares with use V2"),
+        "the toy benchmark, procedural divers that are made on first use", read_diving48, 16,
+        DIVING.prompt, DIVING.metrics, ALL_THREE, "", {}, DIVING.layout),
+    "toy-stills": Benchmark(
+        "captioned stills of the toy benchmark, for the tiny CLIP; drawn when asked for", None, 0,
+        DIVING.prompt, ("top1",), ALL_THREE, "", {}, "nothing is read or written"),
+    "diving48": DIVING,
+    "gym99": GYM99,
+    "gym288": Benchmark(
+        "FineGym's Gym288, 288 elements with a long tail", read_gym, 288, GYM99.prompt, GYM99.metrics,
+        TRAIN_VAL, "version", {"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
+        GYM_LAYOUT.format("gym288"), "23K / 9.6K, version 1.0"),
+    "haa500": Benchmark(
+        "HAA500, 500 atomic human actions", read_haa500, 500, "{}, a video of action",
+        ("top1", "top5", "mean"), ALL_THREE, "", {"": {"train": 8000, "val": 500, "test": 1500}}, """\
+video/abseiling/abseiling_000.mp4     haa500_v1_1.zip
+annotations/abseiling.txt             optional: the 500 lists of its repository
+""" + POSES, "8K / 500 / 1.5K"),
+    "smarthome": Benchmark(
+        "Toyota-Smarthome (trimmed), 31 activities of daily living", read_smarthome, 31,
+        "{}, a video of action", ("mean", "top1"), ALL_THREE, "protocol",
+        {"cs": {"train": 10682, "test": 5433}, "cv1": {}, "cv2": {}}, """\
+mp4/Cook.Cleandishes_p02_r00_v02_c03.mp4      class, subject, repeat, view, camera
+poses/Cook.Cleandishes_p02_r00_v02_c03.npz    python pose.py import smarthome""",
+        "16.1K clips", "smarthome13"),
+    "k400": Benchmark(
+        "Kinetics-400", read_k400, 400, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_VAL,
+        "", {"": {"train": 246534, "val": 19906}}, """\
+train.csv  val.csv (or validate.csv)      here or in annotations/
+train/<class>/<id>_000059_000069.mp4      with or without class folders, or
+val/<class>/<id>_000040_000050.mp4
+raw/<id>.mp4                              whole videos, cut while decoding
+""" + POSES),
+    "ucf101": Benchmark(
+        "UCF-101", read_ucf101, 101, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_TEST,
+        "split", {"1": {"train": 9537, "test": 3783}, "2": {"train": 9586, "test": 3734},
+                  "3": {"train": 9624, "test": 3696}}, """\
+ucfTrainTestlist/classInd.txt             UCF101TrainTestSplits-RecognitionTask.zip
+ucfTrainTestlist/trainlist01.txt  testlist01.txt  ... 03.txt
+UCF-101/<Class>/v_<Class>_g01_c01.avi     UCF101.rar
+""" + POSES),
+    "hmdb51": Benchmark(
+        "HMDB-51", read_hmdb51, 51, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_TEST,
+        "split", {n: {"train": 3570, "test": 1530} for n in "123"}, """\
+testTrainMulti_7030_splits/<class>_test_split1.txt ... 3.txt      test_train_splits.rar
+hmdb51_org/<class>/*.avi                                          hmdb51_org.rar, unpacked
+""" + POSES),
+    "custom": Benchmark(
+        "your own videos", read_custom, 0, "{}, a video of action", ("top1", "top5", "mean"),
+        ALL_THREE, "", {}, """\
+clips.csv                     path,label,split[,start,end]   (or --root FILE.csv)
+<path>                        as written in the csv, from its folder
+poses/<path>.npz              python pose.py extract"""),
 }
 
 
-# ------------------------------------------------------------------------------------------- settings
+# ------------------------------------------------------------------------------- settings
 
 
 @dataclass(frozen=True)
@@ -172,25 +440,25 @@ class DataConfig:
     """What to read and how to sample it. Defaults are the paper's (Sec. 4) or say "ours"."""
     data: Annotated[Literal[tuple(DATASETS)], "data set"] = "toy"
     root: Annotated[str, "folder of the data set, empty: data/<name>"] = ""
-    poses: Annotated[str, "folder of the pose clips, <clip id>.npz, empty: <root>/poses"] = ""
-    version: Annotated[str, "annotation version: diving48 v2 | v1, gym99 and gym288 v1.0 | v1.1, empty: the first"] = ""
-    protocol: Annotated[str, "smarthome's protocol: cs (subjects) | cv1 | cv2 (cameras), empty: cs"] = ""
-    split: Annotated[int, "number of the official split of ucf101 and hmdb51, 1 to 3"] = 1
-    prompt: Annotated[str, "text with {} for the label, empty: the data set's own (Sec. 3.1)"] = ""
+    poses: Annotated[str, "folder of the pose files, <clip id>.npz, empty: <root>/poses"] = ""
+    version: Annotated[str, "diving48: v2 | v1, gym99 and gym288: v1.0 | v1.1, empty: the first"] = ""
+    protocol: Annotated[str, "smarthome: cs (subjects) | cv1 | cv2 (cameras), empty: cs"] = ""
+    split: Annotated[int, "ucf101 and hmdb51: number of the official split, 1 to 3"] = 1
+    prompt: Annotated[str, "text with {} for the label, empty: the data set's (Sec. 3.1)"] = ""
     pose_frames: Annotated[int, "T, pose frames of a clip (Sec. 4)"] = 48
-    video_frames: Annotated[int, "Tv, video frames of a clip, nested in the pose frames: Tv divides T (Sec. 4)"] = 16
+    video_frames: Annotated[int, "Tv, video frames among them: divides T (Sec. 4)"] = 16
     image_size: Annotated[int, "S, side of the crop in pixels (Sec. 4: 224)"] = 224
-    crop_area: Annotated[float, "smallest part of a frame's area that a training crop keeps; 1: only the place varies "
-                                "(ours: 0.5 keeps most joints inside, AIM 0.08)"] = 0.5
-    flip: Annotated[bool, "mirror half of the training clips; off by itself where a label says left or right"] = True
-    jitter: Annotated[float, "colour jitter of training frames: brightness, contrast, saturation within 1 +- this (ours)"] = 0.0
-    joint_noise: Annotated[float, "training noise on joints, standard deviation as a part of the frame's side (ours)"] = 0.0
+    crop_area: Annotated[float, "smallest part of a frame that a training crop keeps (ours: 0.5 leaves "
+                                "most joints inside; AIM 0.08)"] = 0.5
+    flip: Annotated[bool, "mirror half of the training clips; off where a label says left or right"] = True
+    jitter: Annotated[float, "brightness, contrast, saturation vary by 1 +- this (ours; try 0.4)"] = 0.0
+    joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)"] = 0.0
     joint_drop: Annotated[float, "part of the joints that training hides (ours)"] = 0.0
-    read_video: Annotated[bool, "decode videos; off for models that only see poses: frames are black"] = True
-    read_poses: Annotated[bool, "read pose files; off for models that only see frames: all joints are missing"] = True
-    allow_broken: Annotated[bool, "go on although more than 1 % of the clips cannot be read"] = False
+    read_video: Annotated[bool, "decode videos; without, frames are black (pose-only rows)"] = True
+    read_poses: Annotated[bool, "read pose files; without, every joint is missing (video rows)"] = True
+    allow_broken: Annotated[bool, "go on when more than 1 % of the clips cannot be read"] = False
     workers: Annotated[int, "processes that decode beside the training process, 0: none"] = 2
-    seed: Annotated[int, "seed of everything random"] = 0
+    seed: Annotated[int, "of everything random"] = 0
 
     def __post_init__(self):
         if self.data not in DATASETS:
@@ -198,12 +466,13 @@ class DataConfig:
         if self.entry.variant and self.variant not in self.entry.counts:
             raise unknown(f"{self.entry.variant} of {self.data}", self.variant, self.entry.counts)
         if not 0 < self.video_frames <= self.pose_frames or self.pose_frames % self.video_frames:
-            raise ValueError(f"{self.video_frames} video frames among {self.pose_frames} pose frames. Expected Tv to divide T. "
-                             "Try --pose-frames 48 --video-frames 16.")
+            raise ValueError(f"{self.video_frames} video frames among {self.pose_frames} pose frames. Expected "
+                             "the former to divide the latter. Try --pose-frames 48 --video-frames 16.")
         if not 0 < self.crop_area <= 1:
-            raise ValueError(f"crop_area {self.crop_area}. Expected a part in (0, 1]. Try --crop-area 0.5.")
+            raise ValueError(f"--crop-area {self.crop_area}. Expected a part above 0, at most 1. Try 0.5.")
         if "{}" not in (self.prompt or "{}"):
-            raise ValueError(f"prompt {self.prompt!r}. Expected {{}} where the label goes. Try '{{}}, a video of action'.")
+            raise ValueError(f"--prompt {self.prompt!r}. Expected {{}} in place of the label. Try "
+                             "'{}, a video of action'.")
 
     @property
     def entry(self):
@@ -211,20 +480,28 @@ class DataConfig:
 
     @property
     def variant(self):
-        """The version, protocol or split that was chosen: a key of the registry row's counts."""
-        return str(getattr(self, self.entry.variant) or next(iter(self.entry.counts))) if self.entry.variant else ""
+        """The chosen version, protocol or split number: a key of the registry row's counts."""
+        chosen = getattr(self, self.entry.variant) if self.entry.variant else ""
+        return str(chosen or next(iter(self.entry.counts), ""))
 
     @property
     def folder(self):
-        return Path(self.root or f"data/{self.data}")
+        root = Path(self.root or f"data/{self.data}")
+        return root.parent if root.suffix == ".csv" else root
 
     @property
     def pose_folder(self):
-        return Path(self.poses) if self.poses else self.folder / "poses"
+        return Path(self.poses or self.folder / "poses")
+
+    def own_split(self, split):
+        """train, val or test -> what the data set calls the split that plays this part."""
+        if split not in ALL_THREE:
+            raise unknown("split", split, ALL_THREE)
+        return (TRAIN_TEST if self.variant == "cs" else self.entry.splits)[split]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that says `error: ...` on one line and names the nearest flag."""
+    """argparse whose errors are one line, `error: ...`, and name the nearest flag."""
 
     def error(self, message):
         self.exit(2, f"error: {message}\n")
@@ -232,275 +509,510 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         values, rest = self.parse_known_args(args, namespace)
         if rest:
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-            near = difflib.get_close_matches(rest[0].split("=")[0], flags, 1)
-            self.error(f"unknown argument {rest[0]!r}. Expected a flag of --help. "
-                       + (f"Did you mean {near[0]!r}?" if near else "See --help."))
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            self.error(unknown("argument", rest[0].split("=")[0], flags))
         return values
 
 
-def _reader(kind, name):
+def _reader(kind, flag):
     """The function that turns a word of the command line into a value of the field's type."""
     def read(word):
+        if get_origin(kind) is tuple:
+            return tuple(part.strip() for part in word.split(",") if part.strip())
+        if get_origin(kind) is Literal:
+            if word not in get_args(kind):
+                raise argparse.ArgumentTypeError(unknown(flag, word, get_args(kind)))
+            return word
         try:
-            if get_origin(kind) is tuple:
-                return tuple(part.strip() for part in word.split(",") if part.strip())
-            if get_origin(kind) is Literal:
-                if word not in get_args(kind):
-                    raise argparse.ArgumentTypeError(str(unknown(name, word, get_args(kind))))
-                return word
             return kind(word)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a {kind.__name__}. Expected a {kind.__name__}. "
-                                             "See --help.") from None
+            name = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+            raise argparse.ArgumentTypeError(f"{word!r}. Expected {name}. See --help.") from None
     return read
 
 
 def build_configs(argv, classes, presets=None, description="", extra=None):
-    """The one bridge from dataclasses to the command line -> (instances of `classes`, in order), namespace.
+    """From dataclasses to the command line and back -> (one instance per class), namespace.
 
-    Every field becomes `--its-name` (booleans also `--no-its-name`) with its doc and default in --help; fields of equal
-    name share a flag. `extra(parser)` adds arguments that are no setting. The command line wins over
-    `presets(namespace)` -> {field: value}, which wins over the defaults; the namespace holds the result.
+    A field becomes `--its-name` (a boolean also `--no-its-name`) with its doc and default in --help;
+    fields of equal name share one flag. `extra(parser)` adds arguments that are no settings. The
+    command line wins over presets(namespace) -> {field: value}, which wins over the defaults.
     """
-    parser = Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser, defaults = Parser(description=description, allow_abbrev=False,
+                              formatter_class=argparse.RawDescriptionHelpFormatter), {}
     if extra:
         extra(parser)
-    defaults = {}
     for cls in classes:
         group, hints = parser.add_argument_group(cls.__name__), get_type_hints(cls, include_extras=True)
         for field in fields(cls):
             if field.name in defaults:
                 continue
-            assert field.default is not MISSING, field
-            kind, doc = get_args(hints[field.name])[:2]
+            (kind, doc), shown = get_args(hints[field.name])[:2], field.default
             defaults[field.name] = field.default
-            shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-            doc = f"{doc} (default: {shown!r})".replace("%", "%%")
-            flag = {"dest": field.name, "default": None, "help": doc}
+            doc += f" (default: {','.join(shown) if isinstance(shown, tuple) else shown!r})"
             if get_origin(kind) is Literal:
-                flag["help"] += ": " + " | ".join(map(str, get_args(kind)))
-            flag |= {"action": argparse.BooleanOptionalAction} if kind is bool else {
-                "type": _reader(kind, field.name), "metavar": getattr(kind, "__name__", "NAME").upper()}
-            group.add_argument("--" + field.name.replace("_", "-"), **flag)
+                doc += ": " + " | ".join(map(str, get_args(kind)))
+            name = "--" + field.name.replace("_", "-")
+            how = {"action": argparse.BooleanOptionalAction} if kind is bool else {
+                "type": _reader(kind, name), "metavar": getattr(kind, "__name__", "name").upper()}
+            group.add_argument(name, dest=field.name, default=None, help=doc.replace("%", "%%"), **how)
     values = parser.parse_args(argv)
     given = {name: getattr(values, name) for name in defaults if getattr(values, name) is not None}
     try:
-        for name, value in (defaults | given).items():
-            setattr(values, name, value)
-        preset = {name: value for name, value in (presets(values) if presets else {}).items() if name in defaults}
-        for name, value in (defaults | preset | given).items():
-            setattr(values, name, value)
-        made = tuple(cls(**{field.name: getattr(values, field.name) for field in fields(cls)}) for cls in classes)
+        vars(values).update(defaults | given)
+        preset = presets(values) if presets else {}
+        vars(values).update(defaults | {k: v for k, v in preset.items() if k in defaults} | given)
+        made = tuple(cls(**{f.name: getattr(values, f.name) for f in fields(cls)}) for cls in classes)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(error)
     return made, values
 
 
-# ------------------------------------------------------------------------------------------- decoding
+# ------------------------------------------------------------------------------- decoding
 
 
 def _packets(container, stream, clip):
-    """The clip's compressed packets in file order, and the sorted presentation times (in ticks) of its frames."""
-    origin, tick = stream.start_time or 0, stream.time_base
-    first, last = -math.inf, math.inf
-    if clip.unit == "s" and (clip.start > 0 or clip.end < math.inf):
-        first = origin + clip.start / tick
-        last = origin + clip.end / tick if clip.end < math.inf else math.inf
-        if clip.start > 0:
-            container.seek(int(first), stream=stream)
-    packets = []
+    """The compressed packets that a clip can need, in file order; the times of all their frames
+    (ticks, ascending); which of these belong to the clip (a range). Nothing is decoded."""
+    tick, packets, first, last = float(stream.time_base), [], -math.inf, math.inf
+    if clip.unit == "s":
+        origin, slack = stream.start_time or 0, 1e-3         # a rounded second still means its frame
+        first = origin + (clip.start - slack) / tick if clip.start else first
+        last = origin + (clip.end - slack) / tick
+        if clip.start and container.format.name != "avi":
+            container.seek(max(int(first), origin), stream=stream)     # to the key frame before it
     for packet in container.demux(stream):
         if packet.size:
             packets.append(packet)
-            if packet.dts is not None and packet.dts * tick > last * tick + 1:     # a second behind: B-frames are all in
+            if packet.dts is not None and packet.dts > last + 1 / tick:     # B-frames lag less than 1 s
                 break
-    return packets, first, last
+    promised = stream.frames if (clip.start, clip.end) == (0, math.inf) else 1
+    if len(packets) < max(0.9 * promised - 1, 1):
+        raise ValueError(f"truncated: {len(packets)} of {max(promised, 1)} frames are there")
+    ticks = np.array(sorted(p.dts if p.pts is None else p.pts for p in packets if not p.is_discard))
+    inside = range(*np.searchsorted(ticks, [first, last])) if clip.unit == "s" else range(len(ticks))[
+        int(clip.start):None if clip.end == math.inf else int(clip.end)]
+    if not inside:
+        raise ValueError(f"no frame between {clip.start:g} and {clip.end:g} {clip.unit} in {len(ticks)} frames")
+    return packets, ticks, inside
+
+
+def _by_key_frames(context, packets, wanted):
+    """Frames of the wanted times: from the key frame before each, and past frames that no other needs."""
+    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe] or [0]
+    times, runs = [packets[i].pts for i in keys], {}
+    for i, packet in enumerate(packets):
+        if packet.pts in wanted:
+            runs[keys[max(bisect_right(times, packet.pts) - 1, 0)]] = i + 1
+    for first, last in runs.items():
+        for packet in packets[first:last]:
+            context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            yield from ((frame.pts, frame) for frame in context.decode(packet))
+        yield from ((frame.pts, frame) for frame in context.decode(None))
+        context.flush_buffers()
+
+
+def _decode_through(context, packets, ticks, exact, wanted):
+    """Every frame in order of display, which is right even where the container's times are not; a
+    wanted time without a frame of its own gets the next one, or the last."""
+    context.skip_frame, pending, count, frame = "DEFAULT", sorted(wanted), 0, None
+    for packet in packets + [None]:
+        for frame in context.decode(packet):
+            when = frame.pts if exact else ticks[min(count, len(ticks) - 1)]
+            while pending and pending[0] <= when:
+                yield pending.pop(0), frame
+            count += 1
+        if not pending:
+            return
+    if count < max(0.9 * len(ticks) - 1, 1):
+        raise ValueError(f"truncated: {count} of {len(ticks)} frames can be decoded")
+    yield from ((when, frame) for when in pending)
 
 
 def decode(path, pick, plan, clip=Clip("", "", 0), threads=1):
-    """The frames of a clip that are needed, and nothing else.
+    """The wanted frames of a clip: list of uint8 (h, w, 3), and the instants (n,) of all its frames.
 
-    pick(instants (n,) seconds from the clip's start) -> indices of the wanted frames, in any order, repeats allowed;
-    plan(H, W) -> (h, w), the size to which a frame of the video is converted. -> list of uint8 (h, w, 3), instants (n,).
-    Packets are read without decoding; then each wanted frame costs the frames between its key frame and itself.
+    pick(instants (n,), seconds from the clip's first frame) -> indices of the wanted frames, in any
+    order, repeats allowed; plan(H, W) -> (h, w), the size that a frame is converted to. Packets are
+    read without decoding them, so that all times are known; a wanted frame then costs the reference
+    frames since its key frame, and one conversion that resizes as well.
     """
     with av.open(str(path)) as container:
         if not container.streams.video:
-            raise ValueError(f"{path} holds no video. Expected a video file. Fetch it again.")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_type, stream.codec_context.thread_count = "AUTO", threads
-        packets, first, last = _packets(container, stream, clip)
-        ticks = np.array(sorted(p.pts for p in packets if p.pts is not None and first <= p.pts < last))
-        instants = (ticks - ticks[0]) * float(stream.time_base)
-        wanted = np.asarray(pick(instants))
-        frames, convert = {}, VideoReformatter()
-        need_ticks = set(ticks[wanted].tolist())
-        for packet in packets + [None]:
-            for frame in stream.codec_context.decode(packet):
-                if frame.pts in need_ticks:
-                    h, w = plan(frame.height, frame.width)
-                    frames[frame.pts] = convert.reformat(frame, w, h, "rgb24", threads=1).to_ndarray()
-        return [frames[t] for t in ticks[wanted].tolist()], instants
+            raise ValueError("there is no video in it")
+        stream, convert, frames = container.streams.video[0], VideoReformatter(), {}
+        context = stream.codec_context
+        context.thread_type, context.thread_count = "AUTO", threads
+        packets, ticks, inside = _packets(container, stream, clip)
+        own = ticks[inside.start:inside.stop]
+        instants = (own - own[0]) * float(stream.time_base)
+        wanted = own[np.asarray(pick(instants))].tolist()
+        exact = container.format.name != "avi" and all(packet.pts is not None for packet in packets)
+
+        def upright(frame):
+            turns = round(frame.rotation / 90) % 4                     # quarter turns to the left
+            h, w = plan(*(frame.height, frame.width)[::-1 if turns % 2 else 1])
+            size = (h, w) if turns % 2 else (w, h)
+            image = convert.reformat(frame, *size, "rgb24", threads=1).to_ndarray()
+            return np.rot90(image, turns)
+
+        if exact:
+            for when, frame in _by_key_frames(context, packets, set(wanted)):
+                if when in wanted and when not in frames:
+                    frames[when] = upright(frame)
+        if missing := set(wanted) - set(frames):
+            context.flush_buffers()
+            for when, frame in _decode_through(context, packets, ticks, exact, missing):
+                frames[when] = upright(frame)
+        return [frames[when] for when in wanted], instants
 
 
-# ------------------------------------------------------------------------------------------- sampling and augmentation
+# ------------------------------------------------------------------------------- sampling, augmentation
 
 
 def nested(T, Tv):
-    """Positions (Tv,) of the video frames among the pose frames."""
+    """Places (Tv,) of the video frames among the T pose frames."""
     return (np.arange(Tv) * T + T // 2) // Tv
 
 
 def sample_instants(instants, draws):
-    """One instant in each of T equal parts of the clip; draws (T,) in [0, 1) say where in its part, 0.5 the middle.
+    """One moment in each of T equal parts of a clip; draws (T,) in [0, 1): where in its part.
 
-    A frame stands for the time half a frame around its instant, so that the parts cover the first and last frame whole.
+    A frame stands for half a frame around its instant, so the first and the last one count in full.
     """
-    gap = (instants[-1] - instants[0]) / max(len(instants) - 1, 1)
-    return instants[0] - gap / 2 + (np.arange(len(draws)) + draws) / len(draws) * (instants[-1] - instants[0] + gap)
+    T, length = len(draws), instants[-1] - instants[0]
+    gap = length / max(len(instants) - 1, 1)
+    return instants[0] - gap / 2 + (np.arange(T) + draws) / T * (length + gap)
 
 
-def nearest(instants, times):
-    """Index of the instant (ascending) nearest to each time."""
-    right = np.searchsorted(instants, times).clip(1, max(len(instants) - 1, 1))
-    left = right - 1
-    right = right.clip(max=len(instants) - 1)
-    return np.where(np.abs(times - instants[left]) <= np.abs(instants[right] - times), left, right)
+def nearest(instants, moments):
+    """Index of the instant (ascending) that is nearest to each moment."""
+    return np.searchsorted((instants[1:] + instants[:-1]) / 2, moments)
 
 
 class View(NamedTuple):
-    """Where crops lie: frames are converted to (h, w) and cut at boxes (R, 4) = x0, y0, x1, y1 of that size."""
-    size: tuple[int, int]
+    """Frames are converted to size (h, w) and cut at boxes (R, 4): x0, y0, x1, y1 in that size."""
+    size: tuple
     boxes: np.ndarray
     flip: bool = False
 
 
-def test_views(H, W, S, views):
-    """Short side S; the centre, or left/centre/right (top/middle/bottom when portrait)."""
-    h, w = max(S, round(H * S / min(H, W))), max(S, round(W * S / min(H, W)))
-    part = np.array([0.5] if views == 1 else np.linspace(0, 1, views))[:, None]
-    corner = np.floor(part * (w - S, h - S) + 0.5)
-    return View((h, w), np.concatenate([corner, corner + S], 1))
+def test_view(H, W, S, views):
+    """Short side S, then the centre, or left, centre, right (top, middle, bottom when portrait)."""
+    h, w = (max(S, round(side * S / min(H, W))) for side in (H, W))
+    part = np.array([0.5]) if views == 1 else np.linspace(0, 1, views)
+    corner = np.floor(part[:, None] * (w - S, h - S) + 0.5)
+    return View((h, w), np.hstack([corner, corner + S]))
 
 
 def train_view(H, W, S, draws, crop_area, flip):
-    """One random resized crop from draws (5,) in [0, 1): area, ratio, x, y, flip."""
-    area = H * W * (crop_area + (1 - crop_area) * draws[0])
-    ratio = (4 / 3) ** (2 * draws[1] - 1)
-    crop_w, crop_h = min(W, math.sqrt(area * ratio)), min(H, math.sqrt(area / ratio))
-    h, w = max(S, round(H * S / crop_h)), max(S, round(W * S / crop_w))
-    x, y = round(draws[2] * (w - S)), round(draws[3] * (h - S))
-    return View((h, w), np.array([[x, y, x + S, y + S]], float), bool(flip and draws[4] < 0.5))
+    """A random resized crop: area in [crop_area, 1], ratio in [3/4, 4/3], place, flip; draws (5,)."""
+    area, ratio = H * W * (crop_area + (1 - crop_area) * draws[0]), (4 / 3) ** (2 * draws[1] - 1)
+    sides = []
+    for side, keep, place in ((W, math.sqrt(area * ratio), draws[2]), (H, math.sqrt(area / ratio), draws[3])):
+        keep = min(keep, side)
+        if keep < S:                              # enlarge later: cut exactly, at the video's own size
+            sides.append((side, place * (side - keep), place * (side - keep) + keep))
+        else:                                     # reduce while converting: cut at whole pixels
+            size = round(side * S / keep)
+            corner = round(place * (size - S))
+            sides.append((size, corner, corner + S))
+    (w, x0, x1), (h, y0, y1) = sides
+    return View((h, w), np.array([[x0, y0, x1, y1]], np.float64), bool(flip and draws[4] < 0.5))
 
 
-def crop(image, box):
-    x0, y0, x1, y1 = (int(v) for v in box)
-    return image[y0:y1, x0:x1]
+def cut(image, box, S):
+    """The box of an image (h, w, 3) as (S, S, 3)."""
+    x0, y0, x1, y1 = box
+    if (x1 - x0, y1 - y0) == (S, S) and x0 % 1 == y0 % 1 == 0:
+        return image[int(y0):int(y1), int(x0):int(x1)]
+    image = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(image.resize((S, S), Image.Resampling.BILINEAR, tuple(box)))
 
 
-def place(keypoints, size, view, flip_index):
-    """Joints in pixels of a frame of `size` -> (R, T, J, 2) in [-1, 1] of each crop, edges at -1 and 1.
+def place(keypoints, scores, size, view, flip_index):
+    """Joints (T, J, 2) in pixels of a frame of `size` -> (R, T, J, 2), -1 and 1 at the crop's edges.
 
-    A pose file counts from the centre of the top left pixel, which lies half a pixel inside the frame.
+    Pose files count from the centre of the first pixel, which lies half a pixel inside the frame.
     """
-    h, w = view.size
     low, high = view.boxes[:, None, None, :2], view.boxes[:, None, None, 2:]
-    scaled = (keypoints + 0.5) / (size[1], size[0]) * (w, h)
+    scaled = (keypoints + 0.5) * np.divide(view.size[::-1], size[::-1])
     placed = (scaled - low) / (high - low) * 2 - 1
     if view.flip:
-        placed = (placed * (-1, 1))[:, :, flip_index]
-    return placed.astype(np.float32)
+        placed, scores = (placed * (-1, 1))[:, :, flip_index], scores[:, flip_index]
+    return placed, np.repeat(scores[None], len(placed), 0)
 
 
-def jitter_matrix(draws, amount):
-    """Brightness, contrast about mid-grey and saturation as one 3 x 4 colour matrix; draws (3,) in [0, 1)."""
-    bright, contrast, saturate = 1 + amount * (2 * draws - 1)
-    grey = np.array([0.299, 0.587, 0.114])
-    colours = bright * contrast * (saturate * np.eye(3) + (1 - saturate) * grey)
-    return tuple(np.hstack([colours, np.full((3, 1), 127.5 * (1 - contrast))]).ravel())
+def tint(images, draws, amount):
+    """Brightness, contrast and saturation of uint8 images, as one matrix of colours; draws (3,)."""
+    bright, contrast, colour = 1 + amount * (2 * draws - 1)
+    matrix = bright * contrast * (colour * np.eye(3) + (1 - colour) * np.array([0.299, 0.587, 0.114]))
+    matrix = tuple(np.hstack([matrix, np.full((3, 1), 127.5 * (1 - contrast))]).ravel())
+    return [np.asarray(Image.fromarray(image).convert("RGB", matrix)) for image in images]
 
 
-# ------------------------------------------------------------------------------------------- clips as tensors
+# ------------------------------------------------------------------------------- clips as tensors
+
+BROKEN = (OSError, ValueError, EOFError, av.FFmpegError)       # what a damaged file can raise
 
 
 class Clips(torch.utils.data.Dataset):
-    """A split of a data set. Item `index + epoch * len(self)` is that clip as that epoch sees it, a dict of
+    """A split as tensors. Item `index + epoch * len(self)` is a clip as that epoch sees it, a dict of
 
-    frames uint8 (Tv, 3, S, S) RGB; keypoints float32 (T, J, 2), x and y in [-1, 1] of the crop, outside it when beyond;
-    scores float32 (T, J), 0 = missing; label, index int64; broken bool; error str. With train=False frames, keypoints and
-    scores have a leading axis of `views` crops. Everything random comes from (seed, epoch, index).
+    frames uint8 (Tv, 3, S, S) RGB; keypoints float32 (T, J, 2), x and y in [-1, 1] of the crop, beyond
+    when outside; scores float32 (T, J), 0 = missing; label, index int64; broken bool; error str. With
+    train=False the first three have a leading axis of `views` crops. Everything random is drawn from
+    (seed, epoch, index). A broken clip is replaced by one of its class in training; in evaluation it
+    is black and without joints, to be counted as wrong.
     """
 
     def __init__(self, cfg, split, train, views=1):
-        if split not in cfg.entry.splits:
-            raise unknown("split", split, cfg.entry.splits)
         if cfg.data == "toy":
-            from toy_section import make_toy
             make_toy(cfg.folder)
-        self.cfg, self.entry, self.train, self.views = cfg, cfg.entry, train, views
-        self.split, self.metrics = cfg.entry.splits[split], cfg.entry.metrics
-        if split == "val" and self.split == cfg.entry.splits["test"]:
-            print(f"note: {cfg.data} has no validation split; its {self.split} split stands in.")
-        self.labels, clips = cfg.entry.read(cfg.folder, cfg, self.split)
-        self.clips = [clip._replace(pose=f"{cfg.pose_folder}/{clip.id}.npz") for clip in clips]
+        self.cfg, self.train, self.views, self.metrics = cfg, train, views, cfg.entry.metrics
+        self.split = cfg.own_split(split)
+        if split == "val" and self.split == cfg.own_split("test"):
+            print(f"note: {cfg.data} has no third split; its {self.split} split serves for validation too.")
+        self.labels, self.clips = cfg.entry.read(cfg.folder, cfg, self.split)
         if not self.clips:
-            raise ValueError(f"{cfg.data}, {split}: no clips in {cfg.folder}. Expected at least one. Run `python data.py check "
-                             f"{cfg.data} --root {cfg.folder}`.")
-        self.texts = [(cfg.prompt or self.entry.prompt).format(label) for label in self.labels]
-        self.flip = train and cfg.flip
-        if self.flip and (said := [text for text in self.labels if re.search(r"\b(left|right)\b", text, re.I)]):
-            self.flip = False
-            print(f"note: flips are off, since labels speak of left and right ({said[0]!r}).")
-        self.joints = self._find_joints()
+            raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected at least one. Look "
+                             f"with `python data.py check {cfg.data} --root {cfg.folder}`.")
+        self.texts = [(cfg.prompt or cfg.entry.prompt).replace("{}", label) for label in self.labels]
+        sides = [text for text in self.labels if re.search(r"\b(left|right)\b", text, re.I)]
+        self.flip = train and cfg.flip and not sides
+        if train and cfg.flip and sides:
+            print(f"note: no clip is mirrored, since labels tell left from right ({sides[0]!r}).")
+        self.joints = self._first_joints()
         self.flip_index = joint_set(self.joints).flip_index
+        self.by_label = {}
+        for index, clip in enumerate(self.clips):
+            self.by_label.setdefault(clip.label, []).append(index)
 
-    def _find_joints(self):
-        if self.cfg.read_poses:
-            for clip in self.clips:
-                try:
-                    return read_pose(clip.pose).joints
-                except (OSError, ValueError):
-                    continue
-        return JOINT_SETS[self.entry.joints].names
+    def _first_joints(self):
+        """Joint names of the first pose file that can be read: the data set's J."""
+        for clip in self.clips[:1000] if self.cfg.read_poses else ():
+            try:
+                return read_pose(self.pose_path(clip)).joints
+            except BROKEN:
+                continue
+        return JOINT_SETS[self.cfg.entry.joints].names
+
+    @property
+    def duplicate_texts(self):
+        """Groups of label ids whose texts are equal (Gym288 has three): their scores tie."""
+        groups = {}
+        for label, text in enumerate(self.texts):
+            groups.setdefault(text, []).append(label)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def pose_path(self, clip):
+        """<clip id>.npz; Kinetics' public pose files are called by the video's id alone."""
+        path = self.cfg.pose_folder / f"{clip.pose or clip.id}.npz"
+        if self.cfg.data == "k400" and not path.exists():
+            return path.with_name(f"{clip.id[:11]}.npz")
+        return path
 
     def __len__(self):
         return len(self.clips)
 
     def __getitem__(self, number):
         epoch, index = divmod(int(number), len(self))
-        rng = np.random.default_rng([self.cfg.seed, epoch, index])
-        frames, keypoints, scores = self._load(self.clips[index], rng)
-        return {"frames": frames, "keypoints": keypoints, "scores": scores, "label": torch.tensor(self.clips[index].label),
-                "index": torch.tensor(index), "broken": torch.tensor(False), "error": ""}
+        rng, chosen, error = np.random.default_rng([self.cfg.seed, epoch, index]), index, ""
+        for _ in range(50):
+            try:
+                item = self._load(self.clips[chosen], rng)
+                break
+            except BROKEN as reason:
+                error = error or f"{self.clips[index].id}: {reason}"
+                same = self.by_label[self.clips[index].label]
+                chosen = int(rng.choice(same if rng.random() < 0.9 else len(self))) if self.train else index
+                item = None if self.train else self._black()
+            if item:
+                break
+        else:
+            raise ValueError(f"{error}; none of 50 replacements can be read either. Expected videos and poses in "
+                             f"{self.cfg.folder}. Run `python data.py check {self.cfg.data} --root DIR`.")
+        return {**item, "label": torch.tensor(self.clips[chosen].label), "index": torch.tensor(index),
+                "broken": torch.tensor(bool(error)), "error": error}
 
     def _load(self, clip, rng):
-        """One clip -> frames, keypoints, scores, all of the shapes that the class promises."""
-        cfg, S = self.cfg, self.cfg.image_size
-        T, Tv, J = cfg.pose_frames, cfg.video_frames, len(self.joints)
+        cfg, S, T, Tv, views = self.cfg, self.cfg.image_size, self.cfg.pose_frames, self.cfg.video_frames, []
         draws = rng.random(T) if self.train else np.full(T, 0.5)
-        where, tint = rng.random(5), rng.random(3)
-        view_of = (lambda H, W: train_view(H, W, S, where, cfg.crop_area, self.flip)) if self.train else (
-            lambda H, W: test_views(H, W, S, self.views))
-        pose = read_pose(clip.pose) if cfg.read_poses else None
-        seen, instants, images = [], pose.times - pose.times[0] if pose else np.zeros(1), []
+        where, colour = rng.random(5), rng.random(3)
+        pose, images, instants = read_pose(self.pose_path(clip)) if cfg.read_poses else None, [], None
+
+        def plan(H, W):                           # the first frame decides for all
+            if not views:
+                views.append(train_view(H, W, S, where, cfg.crop_area, self.flip) if self.train
+                             else test_view(H, W, S, self.views))
+            return views[0].size
+
         if cfg.read_video:
-            def plan(H, W):
-                seen.append(view_of(H, W))
-                return seen[-1].size
-            images, instants = decode(clip.path, lambda at: nearest(at, sample_instants(at, draws)[nested(T, Tv)]), plan, clip)
-        view = seen[0] if seen else view_of(*(pose.size if pose else (S, S)))
-        frames = np.zeros((len(view.boxes), Tv, S, S, 3), np.uint8)
-        for i, image in enumerate(images):
-            for r, box in enumerate(view.boxes):
-                frames[r, i] = crop(image, box)
-        if view.flip:
-            frames = frames[:, :, :, ::-1]
-        keypoints, scores = np.zeros((len(view.boxes), T, J, 2), np.float32), np.zeros((T, J), np.float32)
+            threads = 1 if torch.utils.data.get_worker_info() else 2
+            images, instants = decode(clip.path, lambda at: nearest(
+                at, sample_instants(at, draws)[nested(T, Tv)]), plan, clip, threads)
+        plan(*(pose.size if pose else (S, S)))
+        view = views[0]
+        keypoints, scores = np.zeros((T, len(self.joints), 2)), np.zeros((T, len(self.joints)))
         if pose:
-            at = nearest(pose.times - pose.times[0], sample_instants(instants, draws))
-            keypoints = place(pose.keypoints[at], pose.size, view, self.flip_index)
-            scores = pose.scores[at][:, self.flip_index] if view.flip else pose.scores[at]
-        out = [torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3))), torch.from_numpy(keypoints),
-               torch.from_numpy(np.repeat(scores[None], len(view.boxes), 0))]
-        return [x[0] for x in out] if self.train else out
+            rows, clock = tie(pose, clip, instants, self.joints)
+            at = rows[nearest(clock, sample_instants(clock if instants is None else instants, draws))]
+            keypoints, scores = pose.keypoints[at].astype(np.float64), pose.scores[at]
+            if self.train:
+                keypoints += rng.normal(0, 1, keypoints.shape) * cfg.joint_noise * pose.size[::-1]
+                scores = np.where(rng.random(scores.shape) < cfg.joint_drop, 0, scores)
+        placed = place(keypoints, scores, pose.size if pose else (S, S), view, self.flip_index)
+        return self._tensors([[cut(image, box, S) for image in images] for box in view.boxes],
+                             *placed, view.flip, colour)
+
+    def _tensors(self, crops, keypoints, scores, flip=False, colour=None):
+        """R lists of Tv crops (or none: black) and (R, T, J, 2), (R, T, J) -> the item's tensors."""
+        S, Tv = self.cfg.image_size, self.cfg.video_frames
+        frames = np.zeros((len(crops), Tv, 3, S, S), np.uint8)
+        for r, images in enumerate(crops):
+            if self.train and self.cfg.jitter:
+                images = tint(images, colour, self.cfg.jitter)
+            for t, image in enumerate(images):
+                frames[r, t] = (image[:, ::-1] if flip else image).transpose(2, 0, 1)
+        item = {"frames": frames, "keypoints": keypoints.astype(np.float32), "scores": scores.astype(np.float32)}
+        return {name: torch.from_numpy(x[0] if self.train else x) for name, x in item.items()}
+
+    def _black(self):
+        """What evaluation sees of a broken clip."""
+        shape = (self.views, self.cfg.pose_frames, len(self.joints))
+        return self._tensors([[]] * self.views, np.zeros(shape + (2,)), np.zeros(shape))
+
+
+def tie(pose, clip, instants, joints):
+    """-> the rows (n,) of a pose file that belong to a clip, and their seconds on the clip's clock.
+
+    instants: the frames' (None: no video was read). Known times must cover the clip; unknown ones are
+    spread evenly, when there is a row for every frame or every second, third or fourth one.
+    """
+    if pose.joints != joints:
+        raise ValueError(f"joints {pose.joints[:3]}..., but the first pose file of the split has {joints[:3]}...")
+    clock = pose.clock(np.arange(len(pose.times)) if instants is None else instants)
+    rows, known = np.arange(len(clock)), not np.isnan(pose.times).any()
+    if clip.pose:                                 # the file covers the whole video
+        inside = clock if clip.unit == "s" else rows
+        rows = rows[(inside >= clip.start) & (inside < clip.end)] if known or clip.unit == "f" else rows
+        if not len(rows):
+            raise ValueError(f"its pose file ends before {clip.start:g} {clip.unit}")
+        clock = clock[rows] - clock[rows[0]]
+    if instants is not None and len(rows) != len(instants):
+        frames, step = len(instants), round(len(instants) / len(rows))
+        even = 1 <= step <= 4 and abs(len(rows) * step - frames) <= max(0.1 * frames, 2 * step)
+        gap = instants[-1] / max(frames - 1, 1)
+        covers = abs(clock[-1] - instants[-1]) <= 0.1 * instants[-1] + 4 * gap
+        if not (covers if known else even):
+            raise ValueError(f"wrong pose length: {len(rows)} rows over {clock[-1]:.2f} s beside {frames} "
+                             f"frames over {instants[-1]:.2f} s")
+    elif instants is not None:
+        clock = instants                          # a row for every frame needs no clock
+    return rows, clock
+
+
+class ToyStills(torch.utils.data.Dataset):
+    """Captioned stills of the toy benchmark, drawn when asked for: what the tiny CLIP is pretrained on.
+
+    An item: frames uint8 (1, 3, S, S), caption str, attributes (A,) int64 (-1: cannot be told),
+    mentions (A,) bool: what the caption speaks of; with `tokenize` also tokens. Item n + epoch *
+    len(self) is new in every epoch of training; the other splits show stills that training never has.
+    """
+    attributes = property(lambda self: list(TOY_ATTRIBUTES))
+
+    def __init__(self, cfg, split, tokenize=None):
+        self.cfg, self.split, self.tokenize, self.metrics = cfg, split, tokenize, cfg.entry.metrics
+        self.length = 20000 if split == "train" else 1000
+
+    def prompts(self, name):
+        """The wordings of each value of an attribute, in the order of its numbers."""
+        return [list(ways) for ways in TOY_PHRASES[name].values()]
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, number):
+        train, S = self.split == "train", self.cfg.image_size
+        seed = int(number) + (0 if train else TOY_HELD_OUT_STILLS + (self.split == "test") * self.length)
+        rng = np.random.default_rng([self.cfg.seed, seed])
+        image, attributes = toy_still(seed)
+        H, W = image.shape[:2]
+        draws = np.array([rng.random(), 0.5, *rng.uniform(0.2, 0.8, 2), 1])
+        view = train_view(H, W, S, draws, 0.65, False) if train else test_view(H, W, S, 1)
+        image = np.asarray(Image.fromarray(image).resize(view.size[::-1], Image.Resampling.BILINEAR))
+        image = cut(image, view.boxes[0], S)
+        if train:
+            image = tint([image], rng.random(3), 0.2)[0]
+        caption, mentions = toy_captions(attributes, rng)
+        item = {"frames": torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), "caption": caption,
+                "attributes": torch.from_numpy(toy_vector(attributes) - 1),
+                "mentions": torch.from_numpy(mentions), "index": torch.tensor(int(number) % self.length)}
+        return item | ({"tokens": self.tokenize(caption)} if self.tokenize else {})
+
+
+# ------------------------------------------------------------------------------- python data.py
+
+
+def probe(dataset, clip):
+    """What is wrong with a clip, "" if nothing: its first and last frame are decoded, its pose read."""
+    try:
+        instants = decode(clip.path, lambda at: [0, len(at) - 1], lambda H, W: (H, W), clip)[1]
+        if os.path.exists(dataset.pose_path(clip)):           # missing ones are counted apart
+            tie(read_pose(dataset.pose_path(clip)), clip, instants, dataset.joints)
+    except BROKEN as error:
+        return f"{clip.id}: {error}"
+    return ""
+
+
+def check_split(cfg, split, full):
+    """Print the state of one split; True when training or evaluation on it would work."""
+    dataset, begun, wrong = Clips(cfg, split, False), time.time(), []
+    clips = dataset.clips
+    missing = [clip for clip in clips if not os.path.exists(clip.path)]
+    there = sorted(set(clips) - set(missing))
+    sample = there if full else there[::max(1, len(there) // 50)]
+    with ThreadPoolExecutor(max(cfg.workers, 1)) as pool:
+        for done, error in enumerate(pool.map(partial(probe, dataset), sample), 1):
+            wrong += [error] if error else []
+            if sys.stderr.isatty() or done % 1000 == 0:
+                left = (time.time() - begun) / done * (len(sample) - done)
+                print(f"  {done}/{len(sample)} decoded, {left:.0f} s left", end="\r", file=sys.stderr)
+    poseless = [clip for clip in clips if not os.path.exists(dataset.pose_path(clip))] if cfg.read_poses else []
+    empty = [text for label, text in enumerate(dataset.labels) if label not in dataset.by_label]
+    official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split)
+    print(f"{dataset.split}: {len(clips)} clips listed (official: {official or 'not published'}), "
+          f"{len(there)} found, {len(dataset.labels)} classes, joints: {len(dataset.joints)}")
+    for what, names in (("missing", [clip.path for clip in missing]), (f"unreadable of {len(sample)} tried", wrong),
+                        ("without a pose file", [clip.id for clip in poseless]), ("classes without clips", empty)):
+        if names:
+            print(f"  {len(names)} {what}: " + ", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
+    lost = len({c.id for c in missing} | {c.id for c in poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
+    return lost <= 0.01 or cfg.allow_broken and lost < 1
+
+
+def main(argv=None):
+    def extra(parser):
+        parser.add_argument("command", choices=["check", "layout"], help="what to do")
+        parser.add_argument("name", help="data set: " + ", ".join(DATASETS))
+        parser.add_argument("--full", action="store_true", help="check: decode from every clip, not from 50 a split")
+    (cfg,), ask = build_configs(argv, (DataConfig,), lambda ask: {"data": ask.name}, __doc__, extra)
+    entry = cfg.entry
+    if ask.command == "layout":
+        print(f"{cfg.data}: {entry.title}\n\n{cfg.folder}/\n  " + entry.layout.replace("\n", "\n  "))
+        return 0
+    try:
+        if cfg.data == "toy":
+            make_toy(cfg.folder)
+        print(f"{cfg.data} {cfg.variant} in {cfg.folder}" + f"; the papers' clips: {entry.paper}" * bool(entry.paper))
+        fine = [check_split(cfg, split, ask.full) for split in dict(zip(map(cfg.own_split, ALL_THREE), ALL_THREE)).values()]
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("training would work" if all(fine) else "training would fail: more than 1 % of the clips are lost "
+          "(--allow-broken goes on without them)")
+    return 0 if all(fine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
