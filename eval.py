@@ -17,7 +17,9 @@ not among them), J joints. Accuracies are shares of 1 in code and files, percent
 """
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import math
 import os
@@ -25,14 +27,23 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from PIL import Image, ImageDraw, ImageFont
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, Subset
+from torch.utils.flop_counter import FlopCounterMode
+
+from clip_model import BACKBONES, CLIP, unknown_name
+from data import DATASETS, Clip, Clips, DataConfig, build_configs, diving_text
+from pevl import ROWS, PeVLConfig, build_model
+from pose import JOINT_SETS, draw_skeleton, joint_set, read_pose
 
 
 # ---- Files and progress --------------------------------------------------------------------------
@@ -117,6 +128,11 @@ def same_text_columns(texts: list[str]) -> torch.Tensor:
     return torch.tensor([first.setdefault(text, label) for label, text in enumerate(texts)])
 
 
+def compares_texts(model) -> bool:
+    """Whether labels are texts to `model`, and not rows of a linear head."""
+    return model.config.text and model.config.model != "aim"
+
+
 # ---- Evaluation, Eq. (7) -------------------------------------------------------------------------
 
 def fold_views(batch: dict, device) -> tuple[dict, int]:
@@ -164,7 +180,7 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
     model.eval()
     try:
         with autocast(device, precision):
-            text = model.encode_texts()
+            text = model.encode_texts() if compares_texts(model) else None
         columns = None if text is None else same_text_columns(dataset.texts)
         for batch in loader:
             folded, views = fold_views(batch, device)
@@ -437,3 +453,514 @@ def draw_bars(rows: list[tuple], path, title: str = "top-1 accuracy, %") -> Path
     pen.diamond(left + 6, height - 14, SERIES[1])
     pen.text(left + 18, height - 14, "the paper's figure; whisker: standard deviation over seeds", GREY)
     return pen.save(path)
+
+
+# ---- Strips: what the model looked at, as in Fig. 1c ---------------------------------------------
+CELL, MARGIN = 124, 112                        # side of a picture, room for a row's name; pixels
+STRIP_ROWS = {"frames": "frames", "skeleton": "pose", "patch_weight": "patch weight\nEq. (1)",
+              "before": "attention\nbefore P2V", "after": "attention\nafter P2V"}
+
+
+def heat(frame: Image.Image, values) -> Image.Image:
+    """A map over patches (N,), scaled to its largest value, laid over the darkened frame."""
+    grid, largest = math.isqrt(len(values)), max(float(np.max(values)), 1e-12)
+    small = Image.fromarray((np.asarray(values, np.float32) / largest).reshape(grid, grid))
+    share = np.clip(np.asarray(small.resize(frame.size, Image.Resampling.BILINEAR)), 0, 1)[..., None]
+    grey = np.asarray(frame.convert("L"), np.float32)[..., None] * 0.6
+    opaque = 0.15 + 0.75 * share
+    return Image.fromarray(((1 - opaque) * grey + opaque * colour(share[..., 0])).astype(np.uint8))
+
+
+def strip_cell(name: str, clip: dict, i: int) -> Image.Image:
+    """One picture of a strip: row `name`, video frame i."""
+    frame = Image.fromarray(clip["frames"][i]).resize((CELL, CELL), Image.Resampling.BICUBIC)
+    if name == "frames":
+        return frame
+    if name == "skeleton":
+        dark = Image.blend(frame.convert("L").convert("RGB"), Image.new("RGB", frame.size), 0.55)
+        return draw_skeleton(dark, (clip["keypoints"][i] + 1) / 2 * CELL - 0.5, clip["scores"][i],
+                             clip["joints"])
+    return heat(frame, clip["maps"][name][i])
+
+
+def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
+    """One picture of a few clips, stacked: frames, pose, patch weight, attention before and after P2V.
+
+    A clip: said (text), right (bool or None), frames (Tv, S, S, 3) uint8, keypoints (Tv, J, 2) in
+    [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). A map that is not there has no row.
+    """
+    step, blocks = CELL + 3, []
+    for clip in clips:
+        names = [n for n in STRIP_ROWS if n in ("frames", "skeleton") or n in clip["maps"]]
+        chosen = np.linspace(0, len(clip["frames"]) - 1, min(columns, len(clip["frames"])))
+        block = Image.new("RGB", (MARGIN + step * columns + 8, 44 + step * len(names)), "white")
+        draw = ImageDraw.Draw(block)
+        tint = INK if clip["right"] is None else SERIES[2] if clip["right"] else SERIES[1]
+        draw.rectangle([10, 12, 15, 34], tint)
+        draw.text((24, 23), shorten(clip["said"], 16, block.width - 40), INK, font(16), anchor="lm")
+        for r, name in enumerate(names):
+            top = 44 + r * step
+            draw.multiline_text((MARGIN - 10, top + CELL / 2), STRIP_ROWS[name], GREY, font(13),
+                                anchor="rm", align="right")
+            for c, i in enumerate(chosen.round().astype(int)):
+                block.paste(strip_cell(name, clip, int(i)), (MARGIN + c * step, top))
+        blocks.append(block)
+    whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height + 10 for b in blocks)), "white")
+    for k, block in enumerate(blocks):
+        whole.paste(block, (0, sum(b.height + 10 for b in blocks[:k])))
+    return save_png(whole, path)
+
+
+@torch.no_grad()
+def strip_clip(model, dataset, index: int, said: str, right: bool | None, device) -> dict:
+    """Clip `index` as `draw_strip` wants it, in its middle view."""
+    item = dataset[index]
+    one = {name: item[name][len(item[name]) // 2][None] for name in ("frames", "keypoints", "scores")}
+    maps, looks = {}, hasattr(model, "attention_maps") and getattr(model, "video", None) is not None
+    if looks:
+        on_device = {name: x.to(device) for name, x in one.items()}
+        maps = model.attention_maps({**on_device, "label": item["label"][None].to(device)})
+    T, Tv = one["keypoints"].shape[1], one["frames"].shape[1]
+    seen = (np.arange(Tv) * T + T // 2) // Tv                     # the pose frames that are video frames
+    return {"said": said, "right": right, "joints": dataset.joints,
+            "frames": one["frames"][0].permute(0, 2, 3, 1).numpy(),
+            "keypoints": one["keypoints"][0, seen].numpy(), "scores": one["scores"][0, seen].numpy(),
+            "maps": {name: x[0].float().cpu().numpy() for name, x in maps.items()}}
+
+
+def draw_strips(model, dataset, predictions: list[dict], folder, device, classes: int) -> int:
+    """A strip for each of the first `classes` labels: its first clip that was right, first that was not."""
+    was_training, written = model.training, 0
+    model.eval()
+    for label, name in enumerate(dataset.labels[:classes]):
+        clips = []
+        for right in (True, False):
+            found = [(i, p) for i, p in enumerate(predictions) if p["label"] == label
+                     and not p["broken"] and (p["predicted"] == label) == right]
+            for i, p in found[:1]:
+                answer = "" if right else f", taken for: {dataset.labels[p['predicted']]}"
+                said = f"{p['id']}: {name}{answer} ({100 * p['probability']:.0f} %)"
+                clips.append(strip_clip(model, dataset, i, said, right, device))
+        if clips:
+            safe = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)[:60]
+            draw_strip(clips, Path(folder) / f"{label:03d}-{safe}.png")
+            written += 1
+    model.train(was_training)
+    return written
+
+
+# ---- Costs, Tables 7 and 9 -----------------------------------------------------------------------
+COLUMNS = {"video": ("video tower", "CLIP image tower", "temporal transformer"),
+           "pose": ("pose tower", "pose image"), "text": ("text tower",), "UCMR": ("P2V", "V2P")}
+PAPER_M = {("pevl", "ViT-B/16"): 42, ("pevl", "ViT-L/14"): 109,                        # Table 1
+           ("aim", "ViT-B/16"): 11, ("aim", "ViT-L/14"): 38}
+
+
+def dives() -> list[str]:
+    """48 prompts of the kind and length that Diving48 has, so that costs need no files."""
+    parts = itertools.product(("Back", "Forward", "Inward", "Reverse"), ("15som", "25som", "35som"),
+                              ("FREE", "PIKE", "TUCK", "05Twis"))
+    return [DATASETS["diving48"].prompt.format(diving_text(list(words))) for words in parts]
+
+
+def watch(owner, method: str, name: str, ledger: dict, memo: dict) -> None:
+    """From now on owner.method adds its multiply-accumulates to ledger[name].
+
+    On the meta device a result is a shape and nothing else, so a part that has been run on the same
+    shapes before (another row of the table) is not run again: memo."""
+    run = getattr(owner, method)
+    build = (name, repr(owner), tuple(p.shape for p in owner.parameters()))
+
+    def measured(*args, **kwargs):
+        args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
+        shapes = tuple(tuple(x.shape) for x in args if isinstance(x, torch.Tensor))
+        key = (build, shapes, str(kwargs))
+        if key not in memo:
+            with FlopCounterMode(display=False) as counter:
+                memo[key] = run(*args, **kwargs), counter
+        out, counter = memo[key]
+        ledger[name] = ledger.get(name, 0) + counter.get_total_flops() / 2 / 1e9
+        return out
+
+    setattr(owner, method, measured)
+
+
+class Blank(TorchFunctionMode):
+    """Modules made inside leave their weights unset: nobody reads them, and setting them takes seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        setters, kwargs = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_"), kwargs or {}
+        if getattr(func, "__name__", "") in setters:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@torch.no_grad()
+def count_costs(config, texts=None, joints: int = 17, memo: dict | None = None) -> dict:
+    """Part -> gmacs per clip, tunable_m, total_m; the part `similarity` is all that is left over.
+
+    The model itself runs one clip on the meta device (no weights, no memory, no arithmetic) under
+    torch's flop counter; a multiply-accumulate is two of its operations. Texts count once, as if for
+    one clip: an evaluation encodes them once for all clips."""
+    memo, ledger, frames = {} if memo is None else memo, {}, config.video_frames
+    shape = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
+    with Blank(), torch.device("meta"):
+        clip = CLIP(shape)
+        batch = {"frames": torch.empty(1, frames, 3, config.image_size, config.image_size),
+                 "keypoints": torch.empty(1, config.pose_frames, joints, 2),
+                 "scores": torch.empty(1, config.pose_frames, joints), "label": torch.zeros(1).long()}
+    # Building asks the frozen CLIP for its texts once (Eq. 5), which is no cost of a clip: shapes suffice.
+    clip.encode_text = lambda tokens: [torch.empty(len(tokens), shape.embed_dim, device="meta")]
+    with Blank():
+        model = build_model(config, clip, texts or dives(), joints).to("meta").eval()
+    del clip.encode_text
+    watch(clip, "encode_text", "text tower", ledger, memo)
+    for name, part in {**model.parts(), "CLIP image tower": clip.visual}.items():
+        if isinstance(part, torch.nn.Module) and name != "CLIP":
+            watch(part, "forward", name, ledger, memo)
+
+    def run():
+        ledger.clear()
+        model.class_logits(model(batch), model.encode_texts() if compares_texts(model) else None)
+
+    run()                                      # each part under a counter of its own ...
+    with FlopCounterMode(display=False) as rest:
+        run()                                  # ... and remembered here, so that this counts the rest
+    ledger["similarity"] = rest.get_total_flops() / 2 / 1e9
+    costs = {name: {"gmacs": gmacs, "tunable_m": 0.0, "total_m": 0.0} for name, gmacs in ledger.items()}
+    for name, part in model.parts().items():
+        row = costs.setdefault(name, {"gmacs": 0.0, "tunable_m": 0.0, "total_m": 0.0})
+        for p in part.parameters() if isinstance(part, torch.nn.Module) else part:
+            row["total_m"] += p.numel() / 1e6
+            row["tunable_m"] += p.numel() / 1e6 * p.requires_grad
+    return costs
+
+
+def total(costs: dict, what: str) -> float:
+    return sum(row[what] for row in costs.values())
+
+
+def cost_table(rows: dict) -> str:
+    """rows: name -> (config, Row or None) -> the table that `--costs` prints."""
+    def cell(value, digits=1, sign=""):
+        return "-" if value is None else f"{value:{sign}.{digits}f}"
+
+    head = ["", *COLUMNS, "rest", "G MAC", "paper", "diff", "tunable M", "paper", "diff", "total M"]
+    lines, memo, single = [head], {}, []
+    for name, (config, row) in rows.items():
+        costs = count_costs(config, memo=memo)
+        parts = {column: sum(costs[p]["gmacs"] for p in names if p in costs)
+                 for column, names in COLUMNS.items()}
+        ours = total(costs, "gmacs"), total(costs, "tunable_m")
+        known = row is not None and config.backbone == "ViT-B/16"
+        paper = (row.gmacs, row.tunable_m) if known else (
+            None, PAPER_M.get((config.model, config.backbone)) if row is None or not row.overrides else None)
+        gaps = [None if p is None else o - p for o, p in zip(ours, paper)]
+        lines.append([f"{name} ({row.what})" if row else name, *(cell(v) for v in parts.values()),
+                      cell(ours[0] - sum(parts.values())), cell(ours[0]), cell(paper[0], 0),
+                      cell(gaps[0], 1, "+"), cell(ours[1], 2), cell(paper[1], 0), cell(gaps[1], 2, "+"),
+                      cell(total(costs, "total_m"), 1)])
+        single = [["part", "G MAC", "tunable M", "total M"]] + [
+            [part, cell(c["gmacs"], 3), cell(c["tunable_m"], 3), cell(c["total_m"], 3)]
+            for part, c in costs.items()]
+    note = (f"G multiply-accumulates per clip ({config.backbone}, {config.image_size} px); text: "
+            f"{len(dives())} prompts of Diving48's kind, cut at the longest, once")
+    return "\n".join(([*table(single), ""] if len(rows) == 1 else []) + [*table(lines), note])
+
+
+def table(lines: list[list[str]]) -> list[str]:
+    """Rows of cells -> lines of text: first column to the left, the others to the right."""
+    wide = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
+    return ["  ".join([line[0].ljust(wide[0])] + [x.rjust(w) for x, w in zip(line[1:], wide[1:])])
+            for line in lines]
+
+
+# ---- Checkpoints ---------------------------------------------------------------------------------
+
+def settings_for(cls, settings: dict):
+    """The config dataclass `cls` from a checkpoint's flat settings; JSON's lists become tuples."""
+    return cls(**{f.name: tuple(settings[f.name]) if isinstance(settings[f.name], list) else
+                  settings[f.name] for f in dataclasses.fields(cls) if f.name in settings})
+
+
+def find_checkpoint(row: str = "", out="out") -> Path:
+    """`last.pt`, the final weights, of the newest run under out/ (of the newest one that trained `row`)."""
+    for path in sorted(Path(out).glob("*/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True):
+        about = path.with_name("config.json")
+        config = json.loads(about.read_text()).get("config", {}) if about.exists() else {}
+        if config.get("data") != "toy-stills" and (not row or config.get("row") == row):
+            return path
+    wanted, command = (f" of row {row}", f" --row {row}") if row else ("", "")
+    raise FileNotFoundError(f"no trained model{wanted} under {out}/. Expected {out}/<run>/last.pt. Train one "
+                            f"first: `python train.py{command}`; or name a checkpoint with --ckpt PATH.")
+
+
+def load_checkpoint(path) -> dict:
+    """A checkpoint of train.py; a run folder stands for its last.pt."""
+    from train import read_checkpoint          # train.py imports this file
+    path = Path(path)
+    saved = read_checkpoint(path / "last.pt" if path.is_dir() else path)
+    if saved["config"].get("data") == "toy-stills":
+        raise ValueError(f"{path} is the pretraining of a CLIP, not an action model. Expected a checkpoint of "
+                         "pevl, vilp or aim. Export it with train.py --export, or choose another --ckpt.")
+    return saved
+
+
+def rebuild(saved: dict, config: PeVLConfig | None = None):
+    """The trained model of a checkpoint, on the CPU, in evaluation mode."""
+    from train import fingerprint, load_trunk, reseed
+    config = config or settings_for(PeVLConfig, saved["config"])
+    reseed(saved["config"].get("seed", 0))     # --clip random: the same random CLIP as in training
+    clip = load_trunk(config)
+    if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
+        raise ValueError(f"these CLIP weights ({config.clip or config.backbone}) are not those that the "
+                         "checkpoint was trained on: their hashes differ. Expected the same file. Name it with "
+                         "--clip PATH.")
+    model = build_model(config, clip, saved["texts"], saved["joints"])
+    model.load_trainable_state(saved["model"])
+    return model.eval()
+
+
+def check_settings(asked: PeVLConfig, saved: dict) -> None:
+    """A model flag that contradicts the checkpoint is an error: the weights would not fit, or not mean it."""
+    was = settings_for(PeVLConfig, saved["config"])
+    free = ("clip", "grad_checkpointing")      # where the weights lie now, and memory, change nothing
+    differ = [f"--{f.name.replace('_', '-')} {getattr(asked, f.name)} (trained with {getattr(was, f.name)})"
+              for f in dataclasses.fields(asked)
+              if f.name not in free and getattr(asked, f.name) != getattr(was, f.name)]
+    if differ:
+        raise ValueError(f"the checkpoint was trained with other settings: {', '.join(differ)}. Expected no model "
+                         "flags beside --ckpt: the checkpoint has them. Leave them out or choose another --ckpt.")
+
+
+def check_labels(dataset, saved: dict) -> None:
+    """The data set must be the one of the checkpoint: the same labels in the same order, the same joints."""
+    ours, theirs = list(dataset.labels), list(saved["labels"])
+    if ours != theirs:
+        first = next((k for k, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+        at = lambda labels: repr(labels[first]) if first < len(labels) else "missing"
+        raise ValueError(f"the data set has {len(ours)} labels and the checkpoint {len(theirs)}; label {first} is "
+                         f"{at(ours)} here, {at(theirs)} there. Expected the labels it was trained on. Check "
+                         "--data, --root and --version.")
+    if len(dataset.joints) != saved["joints"]:
+        raise ValueError(f"the poses have {len(dataset.joints)} joints, the checkpoint was trained with "
+                         f"{saved['joints']}. Expected the same joint set. Choose its poses with --poses DIR.")
+
+
+# ---- One video -----------------------------------------------------------------------------------
+
+class OneClip(Clips):
+    """A data set of one file that belongs to no benchmark, sampled exactly as a benchmark's clips are."""
+
+    def __init__(self, cfg, video: Path, pose, labels, texts, joints, views):
+        self.cfg, self.train, self.views, self.pose = cfg, False, views, Path(pose)
+        self.clips, self.labels, self.texts = [Clip(video.stem, str(video), 0)], labels, texts
+        self.joints, self.flip_index = joints, joint_set(joints).flip_index
+
+    def pose_path(self, clip):
+        return self.pose
+
+
+def label_video(cfg, args, model, saved: dict, data_cfg, device) -> None:
+    """Prints the topk labels of one file and draws its strip. args: VideoConfig."""
+    video, pose = Path(args.video), args.pose or str(Path(args.video).with_suffix(".npz"))
+    if not video.exists():
+        raise FileNotFoundError(f"no video {video}. Expected a file that FFmpeg reads. Check the path.")
+    c = model.config
+    if c.model in ("pevl", "vilp") and c.pose:
+        if not Path(pose).exists():
+            raise FileNotFoundError(
+                f"no pose clip {pose} for {video}. Expected the person's joints in each frame. Make it with "
+                f"`python pose.py extract {video} --out {video.parent}`, or name it with --pose FILE.npz.")
+        joints = read_pose(pose).joints
+        if len(joints) != saved["joints"]:
+            raise ValueError(f"{pose} has {len(joints)} joints, the checkpoint was trained with "
+                             f"{saved['joints']}. Expected the same joint set. Extract or convert the pose again.")
+    else:
+        data_cfg = dataclasses.replace(data_cfg, read_poses=False)
+        joints = JOINT_SETS["coco17"].names
+    dataset = OneClip(data_cfg, video, pose, saved["labels"], saved["texts"], joints, cfg.views)
+    if error := dataset[0]["error"]:
+        raise ValueError(f"cannot read {error}. Expected a whole video file and the pose clip that belongs to "
+                         "it. Fetch or convert them again.")
+    answer = evaluate(model, dataset, 1, device, progress=False, probabilities=True)
+    share = answer["probabilities"][0]
+    best = rank_labels(torch.from_numpy(share)[None])[0][0, :args.topk].tolist()
+    for place, label in enumerate(best, 1):
+        print(f"{place:>3}. {100 * share[label]:5.1f} %  {saved['labels'][label]}")
+    said = f"{video.name}: {saved['labels'][best[0]]} ({100 * share[best[0]]:.0f} %)"
+    strip = strip_clip(model, dataset, 0, said, None, device)
+    print(f"wrote {draw_strip([strip], Path(cfg.out or '.') / f'{video.stem}-strip.png')}")
+
+
+# ---- Command line --------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to evaluate. Settings of the model and the data come from the checkpoint."""
+    ckpt: Annotated[str, "checkpoint or run folder; empty: last.pt of the newest run under out/"] = ""
+    views: Annotated[int, "crops of a clip: 1, the centre, or 3 (Sec. 4.1)"] = 1
+    eval_split: Annotated[Literal["train", "val", "test"], "split to evaluate"] = "test"
+    batch: Annotated[int, "clips at a time: speed and memory, not the answer"] = 16
+    out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
+    strips: Annotated[int, "labels that get a picture strip, from the first; 0: none"] = 48
+    save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
+    costs: Annotated[bool, "count operations and parameters; takes model flags, needs no files"] = False
+    table: Annotated[str, "with --costs: the rows of a table, 4 to 9"] = ""
+    row: Annotated[str, "with --costs: a row, as table5/no-p2v; else: the newest run of that row"] = ""
+    clip: Annotated[str, "where CLIP's weights lie now; empty: as in training"] = ""
+    device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
+
+    def __post_init__(self):
+        for name in ("views", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)}. Expected at least 1. Try --{name} 1.")
+        if self.row and self.row not in ROWS:
+            raise unknown_name("row", self.row, ROWS)
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """One video in, its label out."""
+    video: Annotated[str, "video file to label instead of evaluating a split"] = ""
+    pose: Annotated[str, "its pose clip; empty: FILE.npz beside FILE.mp4"] = ""
+    topk: Annotated[int, "labels to print"] = 5
+
+
+def read_command(argv):
+    """argv -> configs (EvalConfig, VideoConfig or PeVLConfig, DataConfig), checkpoint or None.
+
+    --video and --pose are files here and switches of a model there, so model flags are read only when
+    --costs, --model or --backbone asks for them."""
+    modelled = any(word.split("=")[0] in ("--costs", "--model", "--backbone") for word in argv)
+    second, held = PeVLConfig if modelled else VideoConfig, {}
+    taken = {f.name for cls in (PeVLConfig, DataConfig) for f in dataclasses.fields(cls)} | {"precision"}
+    if not modelled:
+        taken -= {"video", "pose"}
+
+    def presets(args):
+        if args.costs:
+            return ROWS[args.row].overrides if args.row in ROWS else {}
+        if modelled and args.model == "clip":
+            from train import presets as training
+            return training(args)
+        held["path"] = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
+        held["saved"] = load_checkpoint(held["path"])
+        return {name: tuple(value) if isinstance(value, list) else value
+                for name, value in held["saved"]["config"].items() if name in taken}
+
+    configs, _ = build_configs(argv, (EvalConfig, second, DataConfig), presets, __doc__)
+    if modelled and held:
+        check_settings(configs[1], held["saved"])
+    return configs, held
+
+
+def cost_rows(cfg: EvalConfig, model_cfg: PeVLConfig) -> dict:
+    """What --costs counts: name -> (config, Row or None)."""
+    if not cfg.table:
+        return {cfg.row or f"{model_cfg.model} {model_cfg.backbone}": (model_cfg, ROWS.get(cfg.row))}
+    rows = {name: row for name, row in ROWS.items() if name.startswith(f"table{cfg.table}/")}
+    if not rows:
+        raise unknown_name("table", cfg.table, sorted({name[5:].split("/")[0] for name in ROWS}))
+    return {name: (dataclasses.replace(model_cfg, **row.overrides), row) for name, row in rows.items()}
+
+
+def report(result: dict, labels: list[str]) -> str:
+    """The figures of `evaluate` as text; with many labels, the twenty with the lowest accuracy."""
+    head = (f"top-1 {100 * result['top1']:.2f} %   top-5 {100 * result['top5']:.2f} %   mean over classes "
+            f"{100 * result['mean']:.2f} %   {result['clips']} clips")
+    alone = ", ".join(f"{name[5:]} {100 * value:.2f} %" for name, value in result.items()
+                      if name.startswith("top1/"))
+    rows = [k for k, accuracy in enumerate(result["per_class"]) if accuracy is not None]
+    if len(rows) > 60:
+        rows = sorted(rows, key=lambda k: result["per_class"][k])[:20]
+    lines = [["label", "clips", "right %"]]
+    others = ["most often taken for"]
+    for k in rows:
+        wrong = result["confusion"][k].clone()
+        wrong[k] = 0
+        others.append(f"{labels[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else "")
+        count = int(result["confusion"][k].sum() + result["unread"][k])
+        lines.append([labels[k], str(count), f"{100 * result['per_class'][k]:.1f}"])
+    lines = [f"{line}   {other}".rstrip() for line, other in zip(table(lines), others)]
+    notes = [head] + ([f"one similarity alone: {alone}"] if alone else []) + ["", *lines, ""]
+    empty = result["per_class"].count(None)
+    if empty:
+        notes.append(f"{empty} labels have no clip in this split and are left out of the mean")
+    if result["ties"]:
+        notes.append(f"{result['ties']} clips were tied between labels; the first label won")
+    if result["errors"]:
+        named = ", ".join(result["errors"][:5]) + (", ..." if len(result["errors"]) > 5 else "")
+        notes.append(f"{len(result['errors'])} clips could not be read and count as wrong: {named}")
+    return "\n".join(notes)
+
+
+def write_results(result: dict, model, dataset, cfg: EvalConfig, folder: Path, about: dict, device) -> None:
+    """JSON, confusion matrix, strips and, on request, probabilities, into `folder`."""
+    name, labels = f"{cfg.eval_split}-{cfg.views}view", list(dataset.labels)
+    share = result.pop("probabilities", None)
+    plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in result.items()}
+    text = json.dumps({**about, "labels": labels, **plain})
+    written = [write_atomically(folder / f"eval-{name}.json", text.encode())]
+    title = (f"top-1 {100 * result['top1']:.1f} %, mean over classes {100 * result['mean']:.1f} %; "
+             f"{result['clips']} clips, {cfg.eval_split} split")
+    written.append(draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title))
+    if share is not None:
+        data, rows = io.BytesIO(), result["predictions"]
+        np.savez_compressed(data, probabilities=share, labels=np.array(labels),
+                            label=np.array([row["label"] for row in rows]),
+                            id=np.array([row["id"] for row in rows]))
+        written.append(write_atomically(folder / f"probabilities-{name}.npz", data.getvalue()))
+    if cfg.strips:
+        strips = folder / f"strips-{cfg.eval_split}"
+        count = draw_strips(model, dataset, result["predictions"], strips, device, cfg.strips)
+        written.append(f"{count} strips in {strips}")
+    print("wrote " + ", ".join(map(str, written)))
+
+
+def run(argv) -> dict | None:
+    """The command line; returns the result of `evaluate`, or None where nothing is evaluated."""
+    (cfg, other, data_cfg), held = read_command(argv)
+    if cfg.costs:
+        print(cost_table(cost_rows(cfg, other)))
+        return None
+    from train import choose_precision, join_world, load_trunk, open_split
+    world, saved = join_world(cfg), held.get("saved")
+    precision = choose_precision(cfg, world.device)
+    model = None
+    if saved:
+        config = settings_for(PeVLConfig, saved["config"])
+        model = rebuild(saved, dataclasses.replace(config, clip=cfg.clip)).to(world.device)
+    if model and getattr(other, "topk", None) and other.video:
+        label_video(cfg, other, model, saved, data_cfg, world.device)
+        return None
+    dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
+    if saved:
+        check_labels(dataset, saved)
+    else:
+        model = build_model(other, load_trunk(other), dataset.texts, len(dataset.joints))
+        model = model.to(world.device)
+    result = evaluate(model, dataset, cfg.batch, world.device, data_cfg.workers, precision,
+                      probabilities=cfg.save_probabilities)
+    if world.rank == 0:
+        path = held.get("path", Path("out") / f"{data_cfg.data}-clip")
+        folder = Path(cfg.out) if cfg.out else path.parent if path.suffix else path
+        print(f"{path}: {model.config.model}, {model.config.backbone}, on {data_cfg.data}, {cfg.eval_split} "
+              f"split, {cfg.views} view(s)\n{report(result, dataset.labels)}")
+        about = {"checkpoint": str(path), "data": data_cfg.data, "split": cfg.eval_split, "views": cfg.views}
+        write_results(dict(result), model, dataset, cfg, folder, about, world.device)
+    return result
+
+
+def main(argv=None) -> int:
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+    except (ValueError, OSError) as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
