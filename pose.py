@@ -421,9 +421,10 @@ def load_hrnet(name_or_path, input_size=None):
     if "final_layer.weight" not in state:
         raise ValueError(f"{path} holds no final_layer.weight. Expected pose weights; those of "
                          f"ImageNet have no joints. Take one of {', '.join(WEIGHTS)}.")
-    model = HRNet(*reversed(state["final_layer.weight"].shape[:2]))
+    with torch.device("meta"):                    # shapes only: the values come from the file
+        model = HRNet(*reversed(state["final_layer.weight"].shape[:2]))
     wanted = model.state_dict()
-    counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    counters = {key: torch.zeros((), dtype=torch.long) for key in wanted if key.endswith("_tracked")}
     state = counters | state                      # older files leave these out; inference never reads them
     faults = ([f"missing {key}" for key in wanted if key not in state]
               + [f"unexpected {key}" for key in state if key not in wanted]
@@ -432,7 +433,7 @@ def load_hrnet(name_or_path, input_size=None):
     if faults:
         raise ValueError(f"{path}: {len(faults)} keys do not fit: {'; '.join(faults[:8])}. Expected "
                          f"HRNet-W{model.final_layer.in_channels}. Take one of {', '.join(WEIGHTS)}.")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     said = re.search(r"(\d{3})x(\d{3})", path.name)
     model.input_size = input_size or (tuple(map(int, said.groups())) if said else (256, 192))
     return model.float().eval()
