@@ -495,7 +495,7 @@ def toy_clip(root, settings, split, name, label, number):
     centres, points = dive.seen(times)
     part, yuv = root / "rgb" / f".{name}.{os.getpid()}.part", VideoReformatter()      # one: each new one costs a millisecond
     with av.open(str(part), "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=settings["fps"], options={"crf": str(settings["crf"]), "preset": "veryfast"})
+        stream = out.add_stream("libx264", rate=settings["fps"], options={"crf": str(settings["crf"]), "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt, stream.codec_context.thread_count = TOY_W, TOY_H, "yuv420p", 1
         for t, centre, body in zip(times.tolist(), centres, points):
             frame = av.VideoFrame.from_ndarray(toy_frame(dive, t, centre, body), format="rgb24")

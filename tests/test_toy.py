@@ -1,0 +1,248 @@
+"""The toy benchmark: what is drawn is what the poses, labels and captions say, and making it can be interrupted."""
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+try:
+    import toy_section as toy
+except ModuleNotFoundError:                    # once it lives in data.py
+    import data as toy
+from pose import read_pose
+
+SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
+CLEAN = {**toy.TOY_SETTINGS, "joint_noise": 0, "joint_drop": 0, "joint_jump": 0, "side_swap": 0, "frame_drop": 0}
+TIMES = np.arange(32) / 16
+
+
+def dive_of(label, number=0, split="train"):
+    return toy.toy_dive(toy.TOY_SETTINGS, split, label, number)
+
+
+def decoded(path):
+    with av.open(str(path)) as video:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+
+
+def fingerprint(root):
+    """One hash of all poses (bytes) and all frames (decoded)."""
+    digest = hashlib.sha256()
+    for path in sorted(root.glob("poses/*.npz")):
+        digest.update(path.read_bytes() + decoded(root / "rgb" / (path.stem + ".mp4")).tobytes())
+    return digest.hexdigest()
+
+
+def here(root, shares, total, progress):
+    """toy_workers in this process: a new process has to import torch first."""
+    for share in range(shares):
+        toy.toy_worker(root, share, shares)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("toy") / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toy, "toy_workers", here)
+        assert toy.make_toy(root, SMALL, workers=3, progress=lambda line: None) > 0
+    return root
+
+
+def test_layout_is_diving48s(made):
+    vocab = json.loads((made / "Diving48_vocab.json").read_text())
+    assert len(vocab) == 16 and all(len(tokens) == 5 for tokens in vocab) and vocab[0][4] == "Springboard"
+    names = []
+    for split in ("train", "val", "test"):
+        rows = json.loads((made / f"Diving48_V2_{split}.json").read_text())
+        assert len(rows) == SMALL[split]
+        for row in rows:
+            assert set(row) == {"vid_name", "label", "start_frame", "end_frame"}
+            names.append(row["vid_name"])
+            clip = read_pose(made / "poses" / (row["vid_name"] + ".npz"))
+            assert clip.keypoints.shape == (6, 17, 2) and clip.size == (96, 128)
+            frames = decoded(made / "rgb" / (row["vid_name"] + ".mp4"))
+            assert frames.shape == (6, 96, 128, 3) and row["end_frame"] == 6
+    assert len(set(names)) == 24 and not list(made.rglob("*.part"))
+
+
+def test_same_bytes_from_another_number_of_processes_and_after_a_cut(made, tmp_path, monkeypatch):
+    root, told = tmp_path / "again", []
+    toy.make_toy(root, SMALL, workers=2, progress=told.append)
+    assert fingerprint(root) == fingerprint(made) and any("24/24 clips" in line for line in told)
+    monkeypatch.setattr(toy, "toy_workers", here)
+    note = json.loads((root / "toy.json").read_text())
+    (root / "toy.json").write_text(json.dumps({**note, "complete": False}))       # as a killed run leaves it
+    kept = root / "poses" / "toy_train_00001.npz"
+    (root / "poses" / "toy_train_00000.npz").unlink()
+    (root / "rgb" / "toy_train_00000.mp4").write_bytes(b"half")
+    before = kept.stat().st_mtime_ns
+    toy.make_toy(root, SMALL, workers=1, progress=told.append)
+    assert fingerprint(root) == fingerprint(made) and kept.stat().st_mtime_ns == before
+
+
+def test_a_killed_run_is_taken_up(tmp_path):
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import importlib; toy = importlib.import_module(sys.argv[2]);"
+            "toy.make_toy(sys.argv[3], {'train': 400, 'val': 0, 'test': 0, 'frames': 2}, workers=1)")
+    root, code_file = tmp_path / "cut", Path(toy.__file__)
+    job = subprocess.Popen([sys.executable, "-c", code, str(code_file.parent), code_file.stem, str(root)], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)                             # no `if __name__`: a bare script
+    end = time.time() + 30
+    while len(list(root.glob("poses/*.npz"))) < 3 and time.time() < end:
+        time.sleep(.05)
+    job.kill()
+    job.wait()
+    time.sleep(.5)                                                                # the worker ends at its next dot
+    done = len(list(root.glob("poses/*.npz")))
+    time.sleep(.5)
+    assert 3 <= done < 400 and len(list(root.glob("poses/*.npz"))) == done        # no orphan goes on
+    assert not json.loads((root / "toy.json").read_text())["complete"]
+    for path in root.glob("poses/*.npz"):
+        read_pose(path)
+
+
+def test_made_again_only_when_settings_change(tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "toy_workers", here)
+    settings, told = {**SMALL, "train": 2, "val": 1, "test": 1}, []
+    root = tmp_path / "settings"
+    toy.make_toy(root, settings, workers=1, progress=told.append)
+    stamp = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    (root / "mine.txt").write_text("a foreign file")
+    assert toy.make_toy(root, settings, workers=1, progress=told.append) == 0.0
+    assert all(p.stat().st_mtime_ns == t for p, t in stamp.items())
+    first = fingerprint(root)
+    assert toy.make_toy(root, {**settings, "seed": 1, "train": 1}, workers=1, progress=told.append) > 0
+    assert fingerprint(root) != first and any("settings changed" in line for line in told)
+    assert not (root / "rgb" / "toy_train_00001.mp4").exists() and (root / "mine.txt").exists()
+
+
+def test_other_data_is_never_overwritten(tmp_path):
+    (tmp_path / "Diving48_vocab.json").write_text("[]")
+    with pytest.raises(ValueError, match="no toy.json.*Expected.*Give another --root"):
+        toy.make_toy(tmp_path, SMALL)
+    assert (tmp_path / "Diving48_vocab.json").read_text() == "[]"
+
+
+def test_a_failing_worker_is_reported(tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="stopped at clip 0 of 2.*Run the command again"):
+        toy.make_toy(tmp_path / "x", {**SMALL, "train": 2, "val": 0, "test": 0, "fps": 0}, workers=1)
+
+
+def test_labels_are_balanced_and_pairs_differ_in_the_apparatus_alone():
+    counts = Counter((split, label) for split, _, label, _ in toy.toy_plan(toy.TOY_SETTINGS))
+    assert [counts[s, 3] for s in ("train", "val", "test")] == [110, 15, 20]
+    for split in toy.TOY_PEOPLE:
+        assert len({counts[split, k] for k in range(16)}) == 1
+    assert len({c[:4] for c in toy.TOY_CLASSES}) == 8 and len(set(toy.TOY_CLASSES)) == 16
+    for k in range(0, 16, 2):
+        plank, slab = dive_of(k, 5), dive_of(k + 1, 5)                  # the same seed: the very same poses
+        for a, b in zip(toy.toy_poses(plank, plank.seen(TIMES)[1][:, :17], toy.TOY_SETTINGS),
+                        toy.toy_poses(slab, slab.seen(TIMES)[1][:, :17], toy.TOY_SETTINGS)):
+            assert np.array_equal(a, b)
+
+
+def test_identities_of_the_splits_are_disjoint():
+    spans = sorted(toy.TOY_PEOPLE.values())
+    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:])) and spans[-1][1] <= toy.TOY_STILLS
+    a, b = toy.toy_still(7)[0], toy.toy_still(7 + toy.TOY_HELD_OUT_STILLS)[0]
+    assert a.shape == (96, 128, 3) and a.dtype == np.uint8 and not np.array_equal(a, b)
+    assert np.array_equal(a, toy.toy_still(7)[0])
+
+
+@pytest.mark.parametrize("label", [0, 3, 4, 7, 9, 13])
+def test_joints_lie_on_the_drawn_body(label):
+    dive = dive_of(label, label)
+    centres, points = dive.seen(TIMES)
+    keypoints, scores = toy.toy_poses(dive, points[:, :17], CLEAN)
+    inside = total = 0
+    for i in range(0, 32, 3):
+        body = (toy.toy_frame(dive, TIMES[i], centres[i], points[i], bare=True) < 250).any(-1)
+        for x, y in np.rint(keypoints[i]).astype(int):
+            if 0 <= x < 128 and 0 <= y < 96:
+                total, inside = total + 1, inside + bool(body[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].any())
+        assert body.mean() < .2
+    assert inside == total > 150 and (scores > 0).all()
+
+
+def test_limbs_keep_their_lengths_and_divers_do_their_dive():
+    for label in range(16):
+        dive = dive_of(label, label)
+        joints = dive.joints(np.arange(200) / 100)
+        for a, b in ((5, 7), (7, 9), (13, 15), (11, 13), (5, 6), (11, 12)):
+            length = np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)
+            assert np.ptp(length) < .02 * length.mean()
+        assert joints[np.arange(200) / 100 < dive.t_off, :19, 1].min() > -.05          # above the board before the jump
+        spine = joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1)
+        turned = np.unwrap(np.arctan2(spine[:, 1], spine[:, 0]))
+        off, entry = int(dive.t_off * 100), int((dive.t_off + dive.t_air) * 100) + 1
+        turns = (turned[entry] - turned[off]) / (2 * np.pi)
+        assert abs(turns - dive.turn * dive.somersaults) < .06
+        assert joints[entry, 9, 1] < joints[entry, 15, 1]                             # hands first
+
+
+def test_noise_is_a_detectors():
+    errors, missing = [], []
+    for k in range(32):
+        dive = dive_of(k % 16, k)
+        points = dive.seen(TIMES)[1][:, :17]
+        keypoints, scores = toy.toy_poses(dive, points, toy.TOY_SETTINGS)
+        seen = scores > 0
+        errors.append(np.linalg.norm(keypoints - (points[..., :2] - .5), axis=-1)[seen])
+        missing.append(1 - seen.mean())
+        assert (keypoints[~seen] == 0).all() and scores.max() <= 1 and scores[seen].min() >= .05
+    errors = np.concatenate(errors)
+    assert .4 < np.median(errors) < 2 and .01 < (errors > 6).mean() < .15 and .03 < np.mean(missing) < .12
+
+
+def test_the_apparatus_is_seen_early():
+    for label in range(0, 16, 3):
+        dive = dive_of(label, 3 * label)
+        blank = dive_of(label, 3 * label)
+        blank.board_rgb = blank.post_rgb = (255.0, 0.0, 255.0)
+        centres, points = dive.seen(TIMES[:8])
+        for i in range(8):
+            a, b = (toy.toy_frame(d, TIMES[i], centres[i], points[i]).astype(int) for d in (dive, blank))
+            changed = np.abs(a - b).sum(-1) > 30
+            assert changed[:, 24:104].sum() > 60, (label, i)
+
+
+def test_captions_are_true_and_say_what_they_mention():
+    rng, words = np.random.default_rng(0), set(toy.TOY_WORDS)
+    seen = {name: Counter() for name in toy.TOY_ATTRIBUTES}
+    for seed in range(120):
+        _, attributes = toy.toy_still(seed)
+        vector = toy.toy_vector(attributes)
+        for name, value in attributes.items():
+            seen[name][value] += 1
+        for _ in range(4):
+            text, mask = toy.toy_captions(attributes, rng)
+            assert mask.shape == vector.shape and mask.any() and (vector[mask] > 0).all()
+            assert set(text.lower().replace(",", " ").split()) <= words
+            said = {name for name, m in zip(toy.TOY_ATTRIBUTES, mask) if m}
+            for name in toy.TOY_ATTRIBUTES:                              # said: one of the ways; unsaid: none of them
+                parts = [p.lower() for p in text.split(", ")]
+                ways = {w for value in toy.TOY_PHRASES[name].values() for w in value}
+                told = [p for p in parts if p in ways]
+                assert (len(told) == 1) == (name in said)
+                assert all(p in toy.TOY_PHRASES[name][attributes[name]] for p in told)
+    for name in ("apparatus", "position"):
+        assert seen[name][""] < 90 and min(seen[name][v] for v in ("tuck", "pike", "free", "springboard", "platform")
+                                            if v in toy.TOY_PHRASES[name]) > 6
+    assert len({way for values in toy.TOY_PHRASES.values() for ways in values.values() for way in ways}) == sum(
+        len(ways) for values in toy.TOY_PHRASES.values() for ways in values.values())   # no phrase means two things
+
+
+def test_what_a_still_shows_agrees_with_the_body():
+    for seed in range(40):
+        attributes = toy.toy_still(seed)[1]
+        if attributes["stage"] == "board":
+            assert attributes["position"] == "" and attributes["head"] in ("up", "")
+            assert attributes["apparatus"] != "none"
+        if attributes["stage"] == "entry":
+            assert attributes["water"] != "dry" and attributes["head"] in ("down", "")
+        assert attributes["suit"] != attributes["scene"]
