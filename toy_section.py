@@ -18,8 +18,6 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
-from pose import JOINT_SETS, write_pose
-
 TOY_MOTIONS = (("Forward", "25som", "NoTwis", "PIKE"), ("Forward", "15som", "1Twis", "FREE"),
                ("Back", "25som", "NoTwis", "TUCK"), ("Back", "15som", "15Twis", "FREE"),
                ("Reverse", "15som", "NoTwis", "TUCK"), ("Reverse", "25som", "NoTwis", "PIKE"),
@@ -31,6 +29,8 @@ TOY_SETTINGS = {"version": 1, "seed": 0, "train": 1760, "val": 240, "test": 320,
                 "side_swap": 0.04, "frame_drop": 0.01}                                  # shares of frames
 TOY_PEOPLE = {"train": (0, 600), "val": (600, 700), "test": (700, 860)}                 # identities of each split
 TOY_STILLS, TOY_HELD_OUT_STILLS = 1000, 1 << 30   # identities of stills start here; seeds of evaluation stills start there
+TOY_JOINTS = ("nose", *(side + part for part in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+                        for side in ("left_", "right_")))
 TOY_W, TOY_H, TOY_SS, TOY_GRAVITY = 128, 96, 2, 5.8     # pixels; supersampling; 9.8 m/s^2 for a body of 1.7 m
 # Points of a body: 17 COCO joints, toes (17, 18), fingertips (19, 20), head centre (21), brow (22); their share of the mass
 TOY_MASS = np.array([0, 0, 0, 1, 1, 5, 5, 1, 1, 1, 1, 6, 6, 4, 4, 2, 2, 0, 0, 0, 0, 2, 0]) / 41.0
@@ -502,8 +502,12 @@ def toy_clip(root, settings, split, name, label, number):
             out.mux(stream.encode(yuv.reformat(frame, format="yuv420p", threads=1)))
         out.mux(stream.encode())
     os.replace(part, root / "rgb" / (name + ".mp4"))
-    write_pose(root / "poses" / (name + ".npz"), *toy_poses(dive, points[:, :17], settings), (TOY_H, TOY_W), times,
-               JOINT_SETS["coco17"].names, "toy")
+    keypoints, scores = toy_poses(dive, points[:, :17], settings)
+    part = root / "poses" / f".{name}.{os.getpid()}.part"
+    with open(part, "wb") as file:               # as pose.write_pose does, but the workers need not import torch
+        np.savez_compressed(file, keypoints=keypoints.astype(np.float32), scores=scores.astype(np.float32),
+                            size=np.array([TOY_H, TOY_W]), times=times, joints=np.array(TOY_JOINTS), extractor=np.array("toy"))
+    os.replace(part, root / "poses" / (name + ".npz"))
 
 
 def toy_json(path, value):
@@ -547,6 +551,8 @@ def make_toy(root, settings=None, workers=None, progress=print):
         for _, name, *_ in toy_plan(old["settings"]):
             for path in (root / "poses" / (name + ".npz"), root / "rgb" / (name + ".mp4")):
                 path.unlink(missing_ok=True)
+    for path in root.glob("*/.toy_*.part"):                                           # what a killed worker left
+        path.unlink()
     state = {"hash": digest, "complete": False, "settings": settings}
     toy_json(note, state)
     toy_json(root / "Diving48_vocab.json", TOY_CLASSES)

@@ -15,7 +15,7 @@ try:
     import toy_section as toy
 except ModuleNotFoundError:                    # once it lives in data.py
     import data as toy
-from pose import read_pose
+from pose import joint_set, read_pose
 
 SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
 CLEAN = {**toy.TOY_SETTINGS, "joint_noise": 0, "joint_drop": 0, "joint_jump": 0, "side_swap": 0, "frame_drop": 0}
@@ -40,7 +40,7 @@ def fingerprint(root):
 
 
 def here(root, shares, total, progress):
-    """toy_workers in this process: a new process has to import torch first."""
+    """toy_workers in this process, to save starting some."""
     for share in range(shares):
         toy.toy_worker(root, share, shares)
 
@@ -66,6 +66,7 @@ def test_layout_is_diving48s(made):
             names.append(row["vid_name"])
             clip = read_pose(made / "poses" / (row["vid_name"] + ".npz"))
             assert clip.keypoints.shape == (6, 17, 2) and clip.size == (96, 128)
+            assert clip.joints == joint_set(clip.joints).names and len(clip.joints) == 17
             frames = decoded(made / "rgb" / (row["vid_name"] + ".mp4"))
             assert frames.shape == (6, 96, 128, 3) and row["end_frame"] == 6
     assert len(set(names)) == 24 and not list(made.rglob("*.part"))
