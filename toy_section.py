@@ -383,7 +383,9 @@ TOY_OPENINGS = ("", "", "a diver, ", "a photo of a diver, ", "a video of a diver
 TOY_ENDINGS = ("", ", a video of action", ", a video of diving action", ", diving")
 TOY_WORDS = tuple(sorted({word for text in (*TOY_OPENINGS, *TOY_ENDINGS, *(way for values in TOY_PHRASES.values() for ways in
                   values.values() for way in ways)) for word in text.replace(",", " ").split()}))
-TOY_EMPHASIS = np.array([1, .5, .5, 4, 4, 2, 1, 1, 1, 1, 1])      # how often captions speak of an attribute: PeVL needs two
+# How often captions speak of an attribute: PeVL relies on position and apparatus, and evenly
+# spread captions leave the apparatus at chance after 60,000 stills (emphasised: 87 % after 38,000).
+TOY_EMPHASIS = np.array([.3, .2, .2, 8, 8, 4, 1, 1, .5, .5, 1])
 
 
 def toy_apparatus_seen(dive, t, centre):
@@ -441,15 +443,15 @@ def toy_vector(attributes):
 def toy_captions(attributes, rng):
     """A caption of a random part of what is known, and which attributes it mentions, (A,) bool.
 
-    It is true of every picture whose toy_vector agrees there. Three in ten are in the labels' very wording.
+    It is true of every picture whose toy_vector agrees there. Three in twenty are in the labels' very wording.
     """
     names = [name for name in TOY_ATTRIBUTES if attributes[name]]
-    if rng.random() < .3:
+    if rng.random() < .15:
         said = [n for n in names if n in list(TOY_ATTRIBUTES)[:5] and attributes[n] != "none" and rng.random() < .75] or ["takeoff"]
         text = ", ".join(TOY_PHRASES[n][attributes[n]][0] for n in said).capitalize() + rng.choice(TOY_ENDINGS)
     else:
         weight = TOY_EMPHASIS[[attributes[name] != "" for name in TOY_ATTRIBUTES]]
-        said = rng.choice(names, rng.integers(1, 5), replace=False, p=weight / weight.sum()).tolist()
+        said = rng.choice(names, rng.integers(1, 3), replace=False, p=weight / weight.sum()).tolist()
         text = rng.choice(TOY_OPENINGS) + ", ".join(rng.choice(TOY_PHRASES[n][attributes[n]]) for n in said)
     return str(text), np.array([name in said for name in TOY_ATTRIBUTES])
 
