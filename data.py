@@ -191,7 +191,8 @@ def gym_span(events, name):
     """-> the event's start, and start and end within it; an unlisted id says them in whole seconds."""
     event = (events.get(name[:11]) or {}).get(name[12:27]) or {}
     stages = ((event.get("segments") or {}).get(name[28:]) or {}).get("timestamps")
-    stages = stages or [[int(name[30:34]), int(name[35:39])]]          # a vault has several stages
+    start = int(name[30:34])                                           # a vault has several stages
+    stages = stages or [[start, max(int(name[35:39]), start + 1)]]
     begin = (event.get("timestamps") or [[int(name[14:20])]])[0][0]
     return float(begin), float(stages[0][0]), float(stages[-1][1])
 
@@ -339,7 +340,7 @@ def read_custom(root, cfg, split):
             name = os.path.splitext(row["path"])[0]
             cut = f"_{begin}_{end}" if span != (0, math.inf) else ""
             rows.append((row["split"], row["label"], Clip(
-                name + cut, str(path.parent / row["path"]), 0, *span, unit, name)))
+                name + cut, str(path.parent / row["path"]), 0, *span, unit, os.path.basename(name))))
     labels = sorted({label for _, label, _ in rows})
     if split not in {row[0] for row in rows} and split != "train":
         split = {"val": "test", "test": "val"}[split]
@@ -574,24 +575,25 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
 def _packets(container, stream, clip):
     """The compressed packets that a clip can need, in file order; the times of all their frames
     (ticks, ascending); which of these belong to the clip (a range). Nothing is decoded."""
-    tick, packets, first, last = float(stream.time_base), [], -math.inf, math.inf
-    if clip.unit == "s":
-        origin, slack = stream.start_time or 0, 1e-3         # a rounded second still means its frame
-        first = origin + (clip.start - slack) / tick if clip.start else first
-        last = origin + (clip.end - slack) / tick
-        if clip.start and container.format.name != "avi":
-            container.seek(max(int(first), origin), stream=stream)     # to the key frame before it
+    tick, packets, jump = float(stream.time_base), [], container.format.name != "avi"
+    start, end = (clip.start, clip.end) if clip.unit == "s" else (0, math.inf)
+    origin = stream.start_time or 0
+    if start and jump:                                       # to a key frame before it: dts lags pts
+        container.seek(max(int(origin + (start - 1) / tick), origin), stream=stream)
     for packet in container.demux(stream):
         if packet.size:
             packets.append(packet)
-            if packet.dts is not None and packet.dts > last + 1 / tick:     # B-frames lag less than 1 s
+            if packet.dts is not None and (packet.dts - origin) * tick > end + 1:
                 break
     promised = stream.frames if (clip.start, clip.end) == (0, math.inf) else 1
     if len(packets) < max(0.9 * promised - 1, 1):
         raise ValueError(f"truncated: {len(packets)} of {max(promised, 1)} frames are there")
     ticks = np.array(sorted(p.dts if p.pts is None else p.pts for p in packets if not p.is_discard))
-    inside = range(*np.searchsorted(ticks, [first, last])) if clip.unit == "s" else range(len(ticks))[
-        int(clip.start):None if clip.end == math.inf else int(clip.end)]
+    if clip.unit == "s":                                     # a rounded second still means its frame
+        seconds = (ticks - (origin if start and jump else ticks[0])) * tick
+        inside = range(*np.searchsorted(seconds, [start - 1e-3, end - 1e-3]))
+    else:
+        inside = range(len(ticks))[int(clip.start):None if clip.end == math.inf else int(clip.end)]
     if not inside:
         raise ValueError(f"no frame between {clip.start:g} and {clip.end:g} {clip.unit} in {len(ticks)} frames")
     return packets, ticks, inside
@@ -824,11 +826,11 @@ class Clips(torch.utils.data.Dataset):
                 break
             except BROKEN as reason:
                 error = error or f"{self.clips[index].id}: {reason}"
-                same = self.by_label[self.clips[index].label]
-                chosen = int(rng.choice(same if rng.random() < 0.9 else len(self))) if self.train else index
-                item = None if self.train else self._black()
-            if item:
+            if not self.train:
+                item = self._black()
                 break
+            same = self.by_label[self.clips[index].label]     # now and then any: the whole class may be lost
+            chosen = int(rng.choice(same if rng.random() < 0.9 else len(self)))
         else:
             raise ValueError(f"{error}; none of 50 replacements can be read either. Expected videos and poses in "
                              f"{self.cfg.folder}. Run `python data.py check {self.cfg.data} --root DIR`.")

@@ -1,0 +1,861 @@
+"""data.py: every data set's official files in small, decoding against decode-everything, joints that
+stay on their pixel, faults, and the command line."""
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import data
+from data import Clip, Clips, DataConfig, build_configs
+from pose import JOINT_SETS, write_pose
+
+ROOT = Path(__file__).resolve().parents[1]
+COCO = JOINT_SETS["coco17"].names
+
+# ------------------------------------------------------------------------------- making videos
+
+
+def numbered(i, width=64, height=48):
+    """A picture that says its number: eight black or white bars on top, a colour below."""
+    image = np.full((height, width, 3), 40, np.uint8)
+    for bit in range(8):
+        image[:height // 2, bit * width // 8:(bit + 1) * width // 8] = 230 * ((i >> bit) & 1)
+    image[height // 2:, :, 0] = i * 37 % 256
+    return image
+
+
+def number_in(image):
+    height, width = image.shape[:2]
+    bars = [image[height // 4, int((bit + 0.5) * width / 8)].mean() > 128 for bit in range(8)]
+    return sum(bar << bit for bit, bar in enumerate(bars))
+
+
+def write_video(path, frames=12, codec="mpeg4", fps=25, gop=12, b_frames=0, pts=None, width=64, height=48,
+                images=None, rotation=0, audio=False, options=None):
+    """Encode numbered pictures (or `images`); pts: presentation times in 1/fps, for variable rates."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    defaults = {"libx264": {"preset": "ultrafast" if not b_frames else "veryfast", "crf": "16"},
+                "libvpx-vp9": {"cpu-used": "8", "deadline": "realtime"}, "mpeg4": {"b": "3000000"}}
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=fps, options=defaults.get(codec, {}) | (options or {}))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.gop_size, context.max_b_frames, context.thread_count = gop, b_frames, 1
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if audio:
+            sound = out.add_stream("aac", rate=16000)
+            for _ in range(16):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                frame.sample_rate = 16000
+                out.mux(sound.encode(frame))
+            out.mux(sound.encode())
+        for i in range(frames) if images is None else images:
+            frame = av.VideoFrame.from_ndarray(numbered(i, width, height) if images is None else i)
+            if pts is not None:
+                frame.pts = pts[i]
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return path
+
+
+def everything(path):
+    """The oracle: all frames, in order of display."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def read(path, pick, clip=Clip("", "", 0), size=None, **how):
+    return data.decode(path, pick, lambda H, W: size or (H, W), clip, **how)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The bytes of a 12-frame video, per ending."""
+    folder = tmp_path_factory.mktemp("small")
+    return {ending: write_video(folder / f"a{ending}").read_bytes() for ending in (".mp4", ".avi")}
+
+
+def put(root, small, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(small[Path(name).suffix])
+
+
+def text(root, name, content):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_bytes(content.encode())
+
+
+def pose(root, name, frames=12, joints=COCO, size=(48, 64), times=None):
+    J = len(joints)
+    keypoints = np.random.default_rng(0).uniform(5, 40, (frames, J, 2))
+    write_pose(root / "poses" / f"{name}.npz", keypoints, np.ones((frames, J)), size,
+               np.arange(frames) / 25 if times is None else times, joints)
+
+
+# ------------------------------------------------------------------------------- one tree per data set
+
+FORWARD = ["Forward", "15som", "1Twis", "FREE"]
+VOCAB = [["Back", "15som", "05Twis", "FREE"], ["Back", "Dive", "NoTwis", "TUCK"], FORWARD,
+         ["Forward", "45som", "NoTwis", "PIKE"], ["Reverse", "1som", "35Twis", "STR"]]
+
+
+def diving48(root, small):
+    rows = [{"vid_name": n, "label": k, "start_frame": 0, "end_frame": 12} for n, k in
+            (("-mmq0PT-u8k_00155", 0), ("a_b0PT-u8k_00156", 2), ("x_x0PT-u8k_00157", 4))]
+    vocab = VOCAB + [FORWARD] * 43
+    text(root, "Diving48_vocab.json", json.dumps(vocab))
+    text(root, "Diving48_V2_train.json", json.dumps(rows))
+    text(root, "Diving48_V2_test.json", json.dumps(rows[1:]))
+    text(root, "Diving48_train.json", json.dumps(rows[:1]))
+    put(root, small, *(f"rgb/{row['vid_name']}.mp4" for row in rows))
+
+
+GYM_IDS = ("0LtLS9wROrk_E_002407_002435_A_0003_0005", "A0xAXX_sHUo_E_000000_000001_A_0000_0001",
+           "E-1hTCGUCts_E_000000_000001_A_0000_0000")
+
+
+def gym99(root, small, name="gym99"):
+    words = ["(VT) round-off, flic-flac on, salto-f 0.5 turn off",
+             "(BB) johnson (fw-leg-ch and 0.25 turn to side split or straddle)", "(FX) switch leap, 0.5 turn"]
+    text(root, f"{name}_categories.txt", "".join(
+        f"Clabel: {k:3d}; set: {(1, 31, 21)[k]:2d}; Glabel: {k * 11:3d}; {word}\n" for k, word in enumerate(words)))
+    text(root, f"{name}_train_element_v1.0.txt", f"{GYM_IDS[0]} 0\n{GYM_IDS[1]} 1\n")
+    text(root, f"{name}_train_element_v1.1.txt", f"{GYM_IDS[0]} 0\n{GYM_IDS[1]} 1\n{GYM_IDS[2]} 1\n")
+    text(root, f"{name}_val_element.txt", f"{GYM_IDS[2]} 2\n")
+    events = {"A0xAXX_sHUo": {"E_000000_000001": {"event": 1, "timestamps": [[0.04, 1.0]], "segments": {
+        "A_0000_0001": {"stages": 3, "timestamps": [[0.08, 0.12], [0.12, 0.2], [0.2, 0.28]]}}}},
+        "E-1hTCGUCts": {"E_000000_000001": {"event": 2, "timestamps": [[0.0, 1.0]], "segments": None}}}
+    for version in ("v1.0", "v1.1"):
+        text(root, f"finegym_annotation_info_{version}.json", json.dumps(events))
+    put(root, small, f"subactions/{GYM_IDS[0]}.mp4", "videos/A0xAXX_sHUo.mp4", f"subactions/{GYM_IDS[2]}.mp4")
+
+
+def gym288(root, small):
+    gym99(root, small, "gym288")
+    same = "(BB) salto backward tucked"
+    lines = [f"Clabel: {k}; set: {s}; Glabel: {k}; {t}\n" for k, (s, t) in enumerate(
+        ((33, same + " with 1 twist"), (33, same), (35, same), (35, same + " with 1 twist")))]
+    text(root, "gym288_categories.txt", "".join(lines))
+
+
+def haa500(root, small):
+    for name in ("battle-rope_wave", "ALS_IceBucket_Challenge"):
+        text(root, f"annotations/{name}.txt", "".join(
+            f"https://www.youtube.com/watch?v=IODxDxX7oi4,{i}.37,{i + 2}.08,1,1\n" for i in range(20)))
+        put(root, small, *(f"video/{name}/{name}_{i:03d}.mp4" for i in range(20)))
+
+
+def smarthome(root, small):
+    put(root, small, *(f"mp4/{name}.mp4" for name in (
+        "Cook.Cleandishes_p02_r00_v02_c03", "Drink.Fromcup_p20_r02_v02_c05", "Walk_p03_r01_v05_c02",
+        "Walk_p04_r00_v01_c01", "WatchTV_p03_r00_v01_c01")))
+
+
+def k400(root, small):
+    head = "label,youtube_id,time_start,time_end,split"
+    text(root, "train.csv", head + ',is_cc\nabseiling,-3B32lodo2M,59,69,train,0\n"air drumming",_dbcJuKJQNs,0,1,train,0\n')
+    text(root, "validate.csv", head + '\n"air drumming",abcJuKJQN_s,40,50,val\n')
+    put(root, small, "train/abseiling/-3B32lodo2M_000059_000069.mp4", "raw/_dbcJuKJQNs.mp4", "val/abcJuKJQN_s.mp4")
+
+
+def ucf101(root, small):
+    text(root, "ucfTrainTestlist/classInd.txt", "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n3 TaiChi\r\n")
+    for n in "123":
+        text(root, f"ucfTrainTestlist/trainlist0{n}.txt", "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\r\n"
+             f"HandstandPushups/v_HandStandPushups_g0{n}_c01.avi 2\r\n")
+        text(root, f"ucfTrainTestlist/testlist0{n}.txt", "TaiChi/v_TaiChi_g01_c01.avi\n")
+        put(root, small, f"UCF-101/HandstandPushups/v_HandStandPushups_g0{n}_c01.avi")
+    put(root, small, "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", "UCF-101/TaiChi/v_TaiChi_g01_c01.avi")
+
+
+def hmdb51(root, small):
+    odd = "A(b)!#&+;@[x]~_brush_hair_u_nm_np1_ba_med_3"
+    for n in "123":
+        text(root, f"testTrainMulti_7030_splits/brush_hair_test_split{n}.txt",
+             f"April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1 \n{odd}.avi 2 \nunused.avi 0 \n")
+        text(root, f"testTrainMulti_7030_splits/sit_test_split{n}.txt", "a b_sit_0.avi 1\nc_sit_0.avi 2\n")
+    put(root, small, "hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi",
+        f"hmdb51_org/brush_hair/{odd}.avi", "hmdb51_org/sit/a b_sit_0.avi", "hmdb51_org/sit/c_sit_0.avi")
+
+
+def custom(root, small):
+    text(root, "clips.csv", "path,label,split,start,end\nv/one.mp4,wave,train,,\nv/one.mp4,jump,train,0.1,0.3\n"
+                            'v/two.mp4,"jump, twice",test,2f,6f\n')
+    put(root, small, "v/one.mp4", "v/two.mp4")
+
+
+TREES = {tree.__name__: tree for tree in (
+    diving48, gym99, gym288, haa500, smarthome, k400, ucf101, hmdb51, custom)}
+
+
+def poses_for(cfg, split):
+    """A pose file for every clip of a split, named as the tools name them."""
+    dataset = Clips(cfg, split, False)
+    joints = JOINT_SETS[cfg.entry.joints].names
+    for clip in dataset.clips:
+        whole = clip.pose or (clip.start, clip.end) == (0, math.inf)
+        instants = read(clip.path, lambda at: [0], Clip("", "", 0) if whole else clip)[1]
+        pose(cfg.folder, clip.pose or clip.id, len(instants), joints)
+    return dataset
+
+
+@pytest.fixture
+def tree(tmp_path, small):
+    def make(name, **how):
+        TREES[name](tmp_path, small)
+        return DataConfig(**{"data": name, "root": str(tmp_path), "pose_frames": 6, "video_frames": 3,
+                             "image_size": 16, "workers": 0} | how)
+    return make
+
+
+def index(cfg, split):
+    labels, clips = cfg.entry.read(cfg.folder, cfg, cfg.own_split(split))
+    return [(clip.id, labels[clip.label], os.path.relpath(clip.path, cfg.folder)) for clip in clips], clips
+
+
+def test_reads_diving48(tree):
+    cfg = tree("diving48")
+    rows, clips = index(cfg, "train")
+    assert rows == [
+        ("-mmq0PT-u8k_00155", "Back, 1.5 somersaults, 0.5 twist, free position", "rgb/-mmq0PT-u8k_00155.mp4"),
+        ("a_b0PT-u8k_00156", "Forward, 1.5 somersaults, 1 twist, free position", "rgb/a_b0PT-u8k_00156.mp4"),
+        ("x_x0PT-u8k_00157", "Reverse, 1 somersault, 3.5 twists, straight position", "rgb/x_x0PT-u8k_00157.mp4")]
+    assert [clip.label for clip in clips] == [0, 2, 4]
+    assert [row[0] for row in index(cfg, "val")[0]] == ["a_b0PT-u8k_00156", "x_x0PT-u8k_00157"]
+    assert len(index(tree("diving48", version="v1"), "train")[0]) == 1
+    labels = cfg.entry.read(cfg.folder, cfg, "train")[0]
+    assert len(labels) == 48 and labels[1] == "Back, dive, no twist, tuck position"
+    assert data.diving_text(["Back", "2som", "05Twis", "PIKE", "Platform"]).endswith("pike position, platform")
+
+
+@pytest.mark.parametrize("name", ["gym99", "gym288"])
+def test_reads_gym(tree, name):
+    cfg = tree(name)
+    rows, clips = index(cfg, "train")
+    assert [row[0] for row in rows] == list(GYM_IDS[:2]) and [clip.label for clip in clips] == [0, 1]
+    assert rows[0][2] == f"subactions/{GYM_IDS[0]}.mp4" and (clips[0].start, clips[0].end) == (0, math.inf)
+    assert rows[1][2] == "videos/A0xAXX_sHUo.mp4"               # event start + first stage .. last stage
+    assert (clips[1].start, clips[1].end) == pytest.approx((0.12, 0.32))
+    assert len(index(tree(name, version="v1.1"), "train")[0]) == 3
+    assert index(cfg, "test")[1][0].id == index(cfg, "val")[1][0].id == GYM_IDS[2]
+    if name == "gym99":
+        assert rows[1][1] == "(BB) johnson (fw-leg-ch and 0.25 turn to side split or straddle)"
+
+
+def test_gym_cuts_events_and_survives_missing_segments(tree):
+    cfg = tree("gym99")
+    os.rename(cfg.folder / f"subactions/{GYM_IDS[2]}.mp4", cfg.folder / f"{GYM_IDS[2][:27]}.mp4")
+    (cfg.folder / "events").mkdir()
+    os.rename(cfg.folder / f"{GYM_IDS[2][:27]}.mp4", cfg.folder / f"events/{GYM_IDS[2][:27]}.mp4")
+    clip = index(cfg, "test")[1][0]                             # "segments": null: whole seconds of the id
+    assert clip.path.endswith(f"events/{GYM_IDS[2][:27]}.mp4") and (clip.start, clip.end) == (0, 1)
+
+
+def test_gym288_keeps_classes_of_equal_text_apart(tree):
+    dataset = Clips(tree("gym288", read_poses=False), "test", False)
+    assert dataset.duplicate_texts == [[0, 3], [1, 2]] and len(dataset.labels) == 4
+    assert dataset.clips[0].label == 2 and dataset.texts[2] == dataset.texts[1]
+    assert dataset.texts[2] == "(BB) salto backward tucked, a video of gymnastic action"
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_reads_haa500(tree, lists):
+    cfg = tree("haa500")
+    (cfg.folder / "video/battle-rope_wave/battle-rope_wave_003.mp4").unlink()
+    if not lists:
+        for path in (cfg.folder / "annotations").iterdir():
+            path.unlink()
+    rows, clips = index(cfg, "train")
+    assert {row[1] for row in rows} == {"battle-rope wave", "ALS Ice Bucket Challenge"}
+    assert len(rows) == (32 if lists else 31)                   # number 3 is not on the disk: no shift
+    assert [row[0] for row in index(cfg, "val")[0]] == ["ALS_IceBucket_Challenge_016", "battle-rope_wave_016"]
+    assert [row[0][-3:] for row in index(cfg, "test")[0]] == ["017", "018", "019"] * 2
+    assert rows[0] == ("ALS_IceBucket_Challenge_000", "ALS Ice Bucket Challenge",
+                       "video/ALS_IceBucket_Challenge/ALS_IceBucket_Challenge_000.mp4")
+
+
+def test_reads_smarthome(tree):
+    names = lambda split, protocol: [row[:2] for row in index(tree("smarthome", protocol=protocol), split)[0]]
+    assert names("train", "cs") == names("train", "") == [
+        ("Walk_p03_r01_v05_c02", "walk"), ("Walk_p04_r00_v01_c01", "walk"), ("WatchTV_p03_r00_v01_c01", "watch TV")]
+    assert names("test", "cs") == names("val", "cs") == [("Cook.Cleandishes_p02_r00_v02_c03", "clean dishes"),
+                                                         ("Drink.Fromcup_p20_r02_v02_c05", "drink from a cup")]
+    assert names("train", "cv1") == names("train", "cv2") == [("Walk_p04_r00_v01_c01", "walk")]   # 19 classes
+    assert names("val", "cv2") == [("Drink.Fromcup_p20_r02_v02_c05", "drink from a cup")]
+    assert names("test", "cv1") == [("Walk_p03_r01_v05_c02", "walk")]
+    cfg = tree("smarthome")
+    assert len(cfg.entry.read(cfg.folder, cfg, "test")[0]) == 31
+    cfg = tree("smarthome", protocol="cv1")
+    assert len(cfg.entry.read(cfg.folder, cfg, "test")[0]) == 19
+
+
+def test_reads_k400(tree):
+    cfg = tree("k400")
+    rows, clips = index(cfg, "train")
+    assert rows == [("-3B32lodo2M_000059_000069", "abseiling", "train/abseiling/-3B32lodo2M_000059_000069.mp4"),
+                    ("_dbcJuKJQNs_000000_000001", "air drumming", "raw/_dbcJuKJQNs.mp4")]
+    assert clips[0].end == math.inf and (clips[1].start, clips[1].end) == (0, 1)
+    rows, clips = index(cfg, "val")                             # without is_cc; labels are those of training
+    assert rows == [("abcJuKJQN_s_000040_000050", "air drumming", "val/abcJuKJQN_s.mp4")] and clips[0].label == 1
+    (cfg.folder / "annotations").mkdir()
+    os.rename(cfg.folder / "train.csv", cfg.folder / "annotations/train.csv")
+    assert index(cfg, "train")[0] and index(cfg, "val")[1][0].label == 1
+
+
+def test_reads_ucf101(tree):
+    cfg = tree("ucf101", split=2)
+    rows, clips = index(cfg, "train")
+    assert rows == [("v_ApplyEyeMakeup_g08_c01", "Apply Eye Makeup", "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi"),
+                    ("v_HandStandPushups_g02_c01", "Handstand Pushups",
+                     "UCF-101/HandstandPushups/v_HandStandPushups_g02_c01.avi")]
+    assert [clip.label for clip in clips] == [0, 1]
+    assert index(cfg, "test")[0][0][:2] == ("v_TaiChi_g01_c01", "Tai Chi")
+
+
+def test_reads_hmdb51(tree):
+    cfg = tree("hmdb51", split=3)
+    assert [row[:2] for row in index(cfg, "train")[0]] == [
+        ("April_09_brush_hair_u_nm_np1_ba_goo_0", "brush hair"), ("a b_sit_0", "sit")]
+    rows = index(cfg, "test")[0]
+    assert rows[0][0] == "A(b)!#&+;@[x]~_brush_hair_u_nm_np1_ba_med_3" and rows[0][2].startswith("hmdb51_org/brush_hair/")
+    assert [os.path.exists(clip.path) for clip in index(cfg, "test")[1]] == [True, True]
+
+
+def test_reads_custom(tree, capsys):
+    cfg = tree("custom")
+    rows, clips = index(cfg, "train")
+    assert rows == [("v/one", "wave", "v/one.mp4"), ("v/one_0.1_0.3", "jump", "v/one.mp4")]
+    assert clips[1][3:] == (0.1, 0.3, "s", "one") and index(cfg, "test")[1][0][3:] == (2, 6, "f", "two")
+    named = tree("custom", root=str(cfg.folder / "clips.csv"))
+    assert index(named, "test")[0] == index(cfg, "test")[0] and named.pose_folder == cfg.folder / "poses"
+    assert index(cfg, "val")[0] == index(cfg, "test")[0] and "stands in" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------- whole data sets
+
+
+@pytest.mark.parametrize("name", list(TREES))
+def test_every_data_set_gives_tensors(tree, name):
+    cfg = tree(name)
+    for split, train, views in (("train", True, 1), ("test", False, 3)):
+        poses_for(cfg, split)
+        dataset = Clips(cfg, split, train, views)
+        J, lead = len(JOINT_SETS[cfg.entry.joints].names), () if train else (3,)
+        batch = next(iter(torch.utils.data.DataLoader(dataset, 2)))
+        assert batch["frames"].shape[1:] == lead + (3, 3, 16, 16) and batch["frames"].dtype == torch.uint8
+        assert batch["keypoints"].shape[1:] == lead + (6, J, 2) and batch["scores"].shape[1:] == lead + (6, J)
+        assert not batch["broken"].any(), batch["error"]
+        assert batch["label"].tolist() == [clip.label for clip in dataset.clips[:2]]
+        assert dataset.joints == JOINT_SETS[cfg.entry.joints].names and len(dataset.texts) == len(dataset.labels)
+        assert cfg.entry.prompt.format(dataset.labels[-1]) == dataset.texts[-1]
+
+
+@pytest.mark.parametrize("name", list(TREES))
+def test_layout_and_check(tree, name, capsys):
+    cfg = tree(name)
+    assert data.main(["layout", name]) == 0
+    shown = capsys.readouterr().out
+    assert all(line.strip() in shown for line in cfg.entry.layout.splitlines())
+    assert data.main(["check", name, "--root", str(cfg.folder)]) == 1       # no poses yet
+    assert "without a pose file" in capsys.readouterr().out
+    for split in ("train", "val", "test"):
+        poses_for(cfg, split)
+    assert data.main(["check", name, "--root", str(cfg.folder), "--full"]) == 0, capsys.readouterr().out
+    assert "training would work" in capsys.readouterr().out
+
+
+def test_check_names_what_is_wrong(tree, capsys):
+    cfg = tree("diving48")
+    poses_for(cfg, "train")
+    (cfg.folder / "rgb/a_b0PT-u8k_00156.mp4").unlink()
+    (cfg.folder / "rgb/x_x0PT-u8k_00157.mp4").write_bytes(b"")
+    assert data.main(["check", "diving48", "--root", str(cfg.folder)]) == 1
+    out = capsys.readouterr().out
+    assert "train: 3 clips listed (official: 15027), 2 found, 48 classes, joints: 17" in out
+    assert "1 missing: " in out and "a_b0PT-u8k_00156.mp4" in out and "1 unreadable of 2 tried: x_x0PT" in out
+    assert "45 classes without clips: Back, dive, no twist, tuck position" in out
+    assert "training would fail" in out and "the counts of V1" in out
+    assert data.main(["check", "gym99", "--root", str(cfg.folder)]) == 2
+    assert "gym99_categories.txt" in capsys.readouterr().err
+
+
+def test_registry_agrees_with_the_published_counts():
+    """Typed from the data sets' own pages, once more."""
+    counts = {name: entry.counts for name, entry in data.DATASETS.items()}
+    assert counts["diving48"] == {"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}}
+    assert counts["gym99"]["v1.0"] == {"train": 20484, "val": 8521} and counts["gym99"]["v1.1"]["train"] == 26320
+    assert counts["gym288"]["v1.0"] == {"train": 22671, "val": 9646}
+    assert counts["haa500"][""] == {"train": 8000, "val": 500, "test": 1500}
+    assert counts["smarthome"]["cs"] == {"train": 10682, "test": 5433} and len(data.SMARTHOME) == 31
+    assert sum(text[0] == "+" for text in data.SMARTHOME.values()) == 19
+    assert counts["ucf101"]["3"] == {"train": 9624, "test": 3696} and counts["hmdb51"]["1"]["test"] == 1530
+    classes = {name: entry.classes for name, entry in data.DATASETS.items()}
+    assert classes == {"toy": 16, "toy-stills": 0, "diving48": 48, "gym99": 99, "gym288": 288, "haa500": 500,
+                       "smarthome": 31, "k400": 400, "ucf101": 101, "hmdb51": 51, "custom": 0}
+    metrics = {name: entry.metrics[0] for name, entry in data.DATASETS.items()}
+    assert metrics["smarthome"] == "mean" and metrics["gym99"] == "top1"
+    assert "mean" in data.DATASETS["gym99"].metrics
+
+
+# ------------------------------------------------------------------------------- annotation errors
+
+BAD = [("diving48", "Diving48_V2_train.json", '[{"vid_name": "x", "label": 48}]', "entry 1.*label 0..47"),
+       ("diving48", "Diving48_V2_train.json", '[{"vid_name": "x"', "no JSON file"),
+       ("diving48", "Diving48_V2_train.json", "[7]", "entry 1"),
+       ("gym99", "gym99_categories.txt", "Clabel: 0; set: 1; x\n", "line 1.*Clabel: 0; set: N; Glabel: N; text"),
+       ("gym99", "gym99_train_element_v1.0.txt", f"{GYM_IDS[0]} 0\n{GYM_IDS[1]} three\n", "line 2.*label 0..2"),
+       ("gym99", "gym99_train_element_v1.0.txt", f"{GYM_IDS[0]} 7\n", "line 1.*label 0..2"),
+       ("haa500", "annotations/battle-rope_wave.txt", "https://x,1.0,2.0,1,1\nhttps://x,1\n", "line 2.*url,start,end"),
+       ("k400", "train.csv", "label,youtube_id,time_start,time_end,split\nabseiling,abc,1,x,train\n", "line 2.*start s"),
+       ("k400", "train.csv", "label,id\n", "line 1.*header label,youtube_id"),
+       ("ucf101", "ucfTrainTestlist/classInd.txt", "1 TaiChi\n3 YoYo\n", "line 2.*'2 ClassName'"),
+       ("ucf101", "ucfTrainTestlist/trainlist01.txt", "YoYo/v_YoYo_g01_c01.avi 1\n", "line 1.*classInd.txt"),
+       ("hmdb51", "testTrainMulti_7030_splits/sit_test_split1.txt", "a.avi 3\n", "line 1.*0, 1 .train. or 2"),
+       ("custom", "clips.csv", "path,label\n", "line 1.*path,label,split"),
+       ("custom", "clips.csv", "path,label,split,start,end\na.mp4,b,train,5,3\n", "line 2.*start < end"),
+       ("custom", "clips.csv", "path,label,split\na.mp4,b,training\n", "line 2.*split train, val or test")]
+
+
+@pytest.mark.parametrize("name, file, content, message", BAD)
+def test_annotation_errors_name_file_line_and_expectation(tree, name, file, content, message):
+    cfg = tree(name)
+    text(cfg.folder, file, content)
+    with pytest.raises(ValueError, match=f"(?s){Path(file).name}.*{message}"):
+        Clips(cfg, "train", True)
+
+
+def test_other_errors_say_what_to_do(tree, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Diving48_vocab.json.*data.py layout diving48"):
+        Clips(DataConfig(data="diving48", root=str(tmp_path / "no")), "train", True)
+    cfg = tree("smarthome")
+    (cfg.folder / "mp4/holiday.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="holiday.mp4.*_p00_r00_v00_c00"):
+        Clips(cfg, "train", True)
+    text(cfg.folder, "Diving48_V2_train.json", "[]"), text(cfg.folder, "Diving48_vocab.json", "[]")
+    (cfg.folder / "rgb").mkdir()
+    with pytest.raises(ValueError, match="no train clips.*data.py check"):
+        Clips(DataConfig(data="diving48", root=str(cfg.folder)), "train", True)
+    for how, message in (({"data": "gym9"}, "Did you mean 'gym99'"), ({"data": "diving48", "version": "v3"}, "v2, v1"),
+                         ({"data": "ucf101", "split": 4}, "1, 2, 3"), ({"video_frames": 5}, "divide"),
+                         ({"crop_area": 0}, "crop-area"), ({"prompt": "x"}, "{}"),
+                         ({"data": "smarthome", "protocol": "cv3"}, "cs, cv1, cv2")):
+        with pytest.raises(ValueError, match=message):
+            DataConfig(**how)
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        Clips(cfg, "dev", True)
+
+
+# ------------------------------------------------------------------------------- decoding
+
+NO_SHRINK = (Phase.explicit, Phase.reuse, Phase.generate)          # an example costs an encoding
+CODECS = [("mp4", "libx264"), ("mp4", "mpeg4"), ("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("avi", "libx264"), ("mkv", "libx264")]
+
+
+def same_as_oracle(folder, file, frames, fps, gop, b_frames, picks, span=None):
+    path = write_video(folder / f"v.{file[0]}", frames, file[1], fps, gop, b_frames)
+    every = everything(path)
+    assert [number_in(image) for image in every] == list(range(frames))
+    clip = Clip("", "", 0) if span is None else Clip("", "", 0, *span)
+    first = 0 if span is None else int(span[0]) if span[2] == "f" else round(span[0] * fps)
+    picks = np.array(picks)
+    got, instants = read(path, lambda at: picks % len(at), clip)
+    for image, k in zip(got, picks % len(instants)):
+        assert (image == every[first + k]).all()
+    assert np.abs(instants - np.arange(len(instants)) / fps).max() < 0.002       # webm counts milliseconds
+    return instants
+
+
+@settings(max_examples=12, phases=NO_SHRINK)
+@given(st.sampled_from(CODECS), st.integers(1, 60), st.integers(10, 60), st.integers(1, 250), st.integers(0, 3),
+       st.lists(st.integers(0, 300), min_size=1, max_size=8))
+def test_decode_equals_decoding_everything(tmp_path_factory, file, frames, fps, gop, b_frames, picks):
+    same_as_oracle(tmp_path_factory.mktemp("v"), file, frames, fps, gop, b_frames, picks)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, phases=NO_SHRINK)
+@given(st.sampled_from(CODECS), st.integers(1, 200), st.integers(10, 60), st.integers(1, 250), st.integers(0, 4),
+       st.lists(st.integers(0, 300), min_size=1, max_size=16))
+def test_decode_equals_decoding_everything_long(tmp_path_factory, file, frames, fps, gop, b_frames, picks):
+    same_as_oracle(tmp_path_factory.mktemp("v"), file, frames, fps, gop, b_frames, picks)
+
+
+@settings(max_examples=8, phases=NO_SHRINK)
+@given(st.sampled_from(CODECS), st.integers(1, 40), st.integers(0, 2), st.integers(0, 50), st.integers(1, 25),
+       st.sampled_from("sf"))
+def test_decode_span_equals_slice(tmp_path_factory, file, gop, b_frames, first, length, unit):
+    span = (first, first + length, "f") if unit == "f" else (first / 25, (first + length) / 25, "s")
+    instants = same_as_oracle(tmp_path_factory.mktemp("v"), file, 80, 25, gop, b_frames, [0, 3, 99, 7], span)
+    assert len(instants) == length
+
+
+def test_decode_open_gop(tmp_path):
+    path = write_video(tmp_path / "o.mp4", 60, "libx264", gop=8, b_frames=3,
+                       options={"x264-params": "open-gop=1:scenecut=0"})
+    every = everything(path)
+    for k in range(60):
+        assert (read(path, lambda at: [k])[0][0] == every[k]).all()
+
+
+def test_decode_variable_rate_and_late_start(tmp_path):
+    pts = [5, 6, 9, 10, 20, 21, 30, 50]
+    path = write_video(tmp_path / "v.mkv", 8, "libx264", fps=10, b_frames=2, pts=pts)
+    images, instants = read(path, lambda at: data.nearest(at, np.array([0.0, 0.42, 1.45, 1.6, 9.0])))
+    assert np.allclose(instants, (np.array(pts) - 5) / 10)
+    assert [number_in(image) for image in images] == [0, 2, 4, 5, 7]
+
+
+def test_decode_special_files(tmp_path):
+    one = write_video(tmp_path / "one.mp4", 1)
+    assert len(read(one, lambda at: data.nearest(at, data.sample_instants(at, np.full(6, 0.5))))[0]) == 6
+    odd = write_video(tmp_path / "odd.mkv", 5, "libx264", width=51, height=37, options={"preset": "ultrafast"}) \
+        if "yuv444p" == "yuv420p" else None
+    assert odd is None
+    sound = write_video(tmp_path / "sound.mp4", 12, "libx264", audio=True)
+    assert [number_in(image) for image in read(sound, lambda at: [11, 0, 4])[0]] == [11, 0, 4]
+    assert read(sound, lambda at: [3], size=(20, 30))[0][0].shape == (20, 30, 3)
+    threads = read(sound, lambda at: [3, 9], threads=2)[0]
+    assert all((a == b).all() for a, b in zip(threads, read(sound, lambda at: [3, 9])[0]))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_decode_turns_frames_upright(tmp_path, degrees):
+    path = write_video(tmp_path / "r.mp4", 3, "libx264", rotation=degrees)
+    seen = []
+    image = data.decode(path, lambda at: [1], lambda H, W: seen.append((H, W)) or (H, W))[0][0]
+    upright = np.rot90(everything(path)[1], degrees // 90)
+    assert seen == [upright.shape[:2]] and np.abs(image.astype(int) - upright).max() <= 3
+
+
+def test_decode_names_the_fault(tmp_path):
+    good = write_video(tmp_path / "good.avi", 60, gop=5)
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(good.read_bytes()[:good.stat().st_size // 2])
+    with pytest.raises(ValueError, match="truncated"):
+        read(cut, lambda at: [0])
+    with pytest.raises(ValueError, match="no frame between 9 and 10 s in 60 frames"):
+        read(good, lambda at: [0], Clip("", "", 0, 9, 10))
+    with av.open(str(tmp_path / "song.mp4"), "w") as out:
+        sound = out.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        out.mux(sound.encode(frame)), out.mux(sound.encode())
+    with pytest.raises(ValueError, match="no video"):
+        read(tmp_path / "song.mp4", lambda at: [0])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    for name in ("empty.mp4", "none.mp4"):
+        with pytest.raises(data.BROKEN):
+            read(tmp_path / name, lambda at: [0])
+
+
+# ------------------------------------------------------------------------------- sampling and views
+
+
+@given(st.integers(1, 16), st.integers(1, 6))
+def test_nested_frames_are_pose_frames(Tv, times):
+    at = data.nested(Tv * times, Tv)
+    assert len(set(at)) == Tv and at.min() >= 0 and at.max() < Tv * times
+    assert (np.diff(at) == times).all()
+
+
+@given(st.integers(1, 80), st.integers(1, 48), st.floats(0.01, 1), st.integers(0, 9))
+def test_instants_cover_the_clip_evenly(n, T, gap, seed):
+    instants = np.arange(n) * gap
+    middle = data.nearest(instants, data.sample_instants(instants, np.full(T, 0.5)))
+    if T % n == 0:
+        assert (np.bincount(middle, minlength=n) == T // n).all()       # every frame as often as the next
+    if n % T == 0 and n // T % 2:
+        assert middle.tolist() == [i * (n // T) + n // T // 2 for i in range(T)]
+    drawn = data.nearest(instants, data.sample_instants(instants, np.random.default_rng(seed).random(T)))
+    assert (np.diff(drawn) >= 0).all() and 0 <= drawn.min() and drawn.max() < n
+    brute = np.abs(instants[None] - data.sample_instants(instants, np.full(T, 0.25))[:, None])
+    assert np.allclose(brute.min(1), brute[np.arange(T), data.nearest(
+        instants, data.sample_instants(instants, np.full(T, 0.25)))])
+
+
+def spot(x, y, width, height):
+    """A soft white dot centred on pixel (x, y)."""
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    return (255 * np.exp(-((across - x) ** 2 + (down - y) ** 2) / 18)).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+def centre_of(image):
+    """Centre of brightness in [-1, 1] of the crop."""
+    weight = np.where(image.mean(0) > 40, image.mean(0), 0)
+    side = weight.shape[0]
+    at = (np.arange(side) + 0.5) / side * 2 - 1
+    return (weight.sum(0) * at).sum() / weight.sum(), (weight.sum(1) * at).sum() / weight.sum()
+
+
+@pytest.fixture(scope="module")
+def dots(tmp_path_factory):
+    """Videos of a dot that stands still, with its joint: (width, height) -> root, the dot's place."""
+    made = {}
+    for width, height in ((160, 96), (96, 160)):
+        root, x, y = tmp_path_factory.mktemp("dots"), width * 0.45, height * 0.55
+        text(root, "clips.csv", "path,label,split\nd.mp4,dot,train\nd.mp4,dot,test\n")
+        write_video(root / "d.mp4", codec="libx264", width=width, height=height, images=[spot(x, y, width, height)] * 4)
+        keypoints = np.full((4, 17, 2), -50.0)
+        keypoints[:, 1] = x, y                                   # the left eye
+        write_pose(root / "poses/d.npz", keypoints, np.ones((4, 17)), (height, width), np.arange(4) / 25, COCO)
+        made[width, height] = root
+    return made
+
+
+@settings(max_examples=40)
+@given(st.sampled_from([(160, 96), (96, 160)]), st.sampled_from([24, 40, 64]), st.floats(0.2, 1), st.booleans(),
+       st.integers(0, 10 ** 6))
+def test_joint_stays_on_its_pixel_in_training(dots, shape, side, crop_area, flip, seed):
+    cfg = DataConfig(data="custom", root=str(dots[shape]), pose_frames=2, video_frames=1, image_size=side,
+                     crop_area=crop_area, flip=flip, jitter=0.2, seed=seed)
+    item = Clips(cfg, "train", True)[3]
+    eyes = item["keypoints"][0, 1:3].numpy()
+    mirrored = eyes[0, 0] > 1 or eyes[0, 0] < -1 and eyes[1, 0] > -1 and abs(eyes[1, 1] - eyes[0, 1]) > 0.3
+    mirrored = abs(eyes[1]).max() < abs(eyes[0]).max()
+    joint = eyes[1] if mirrored else eyes[0]                      # mirrored, the left eye is a right eye
+    assert flip or not mirrored
+    if abs(joint).max() < 0.55:                                   # the whole dot is inside
+        assert np.abs(np.array(centre_of(item["frames"][0].numpy())) - joint).max() < 0.6 * 2 / side
+
+
+@pytest.mark.parametrize("shape", [(160, 96), (96, 160)])
+@pytest.mark.parametrize("side", [24, 64, 120])
+@pytest.mark.parametrize("views", [1, 3])
+def test_joint_stays_on_its_pixel_in_test_crops(dots, shape, side, views):
+    cfg = DataConfig(data="custom", root=str(dots[shape]), pose_frames=2, video_frames=1, image_size=side)
+    item, far = Clips(cfg, "test", False, views)[0], 0 if shape[0] > shape[1] else 1
+    assert item["frames"].shape == (views, 1, 3, side, side)
+    places = item["keypoints"][:, 0, 1, far].tolist()
+    assert places == sorted(places, reverse=True) and len(set(places)) == views
+    for crop, joint in zip(item["frames"][:, 0].numpy(), item["keypoints"][:, 0, 1].numpy()):
+        if abs(joint).max() < 0.6:
+            assert np.abs(np.array(centre_of(crop)) - joint).max() < 0.6 * 2 / side
+
+
+@given(st.integers(20, 400), st.integers(20, 400), st.integers(8, 224), st.lists(st.floats(0, 0.999), min_size=5, max_size=5),
+       st.floats(0.05, 1))
+def test_views_lie_inside_the_frame(H, W, S, draws, crop_area):
+    for view in (data.train_view(H, W, S, np.array(draws), crop_area, True), data.test_view(H, W, S, 3)):
+        (h, w), boxes = view.size, view.boxes
+        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= w + 1e-6).all() and (boxes[:, 3] <= h + 1e-6).all()
+        image = np.zeros((h, w, 3), np.uint8)
+        assert all(data.cut(image, box, S).shape == (S, S, 3) for box in boxes)
+
+
+def test_flip_swaps_left_and_right_joints():
+    keypoints, scores = np.random.default_rng(0).uniform(0, 50, (3, 17, 2)), np.random.default_rng(1).random((3, 17))
+    view, index = data.test_view(48, 64, 16, 1), JOINT_SETS["coco17"].flip_index
+    plain, kept = data.place(keypoints, scores, (48, 64), view, index)
+    mirrored, swapped = data.place(keypoints, scores, (48, 64), view._replace(flip=True), index)
+    assert np.allclose(mirrored[..., 5, 0], -plain[..., 6, 0]) and np.allclose(swapped[..., 5], kept[..., 6])
+    assert np.allclose(mirrored[:, :, index] * (-1, 1), plain)    # twice is not at all
+
+
+def test_labels_with_sides_turn_flips_off(tree, capsys):
+    cfg = tree("custom", flip=True)
+    assert Clips(cfg, "train", True).flip
+    text(cfg.folder, "clips.csv", "path,label,split\nv/one.mp4,wave the Left hand,train\n")
+    capsys.readouterr()
+    assert not Clips(cfg, "train", True).flip
+    assert "no clip is mirrored" in capsys.readouterr().out
+    text(cfg.folder, "clips.csv", "path,label,split\nv/one.mp4,leftovers,train\n")
+    assert Clips(cfg, "train", True).flip and not capsys.readouterr().out
+
+
+def test_joint_noise_and_drop(tree):
+    cfg = tree("diving48", joint_noise=0.0)
+    poses_for(cfg, "train")
+    how = {"data": "diving48", "root": str(cfg.folder), "pose_frames": 6, "video_frames": 3, "image_size": 16}
+    plain = Clips(DataConfig(**how), "train", True)[1]
+    noisy = Clips(DataConfig(**how, joint_noise=0.05, joint_drop=0.3), "train", True)[1]
+    assert torch.equal(plain["frames"], noisy["frames"])
+    moved = (plain["keypoints"] - noisy["keypoints"]).std()
+    assert 0.05 < moved < 0.4 and 0.1 < (noisy["scores"] == 0).float().mean() < 0.5
+    still = Clips(DataConfig(**how, joint_noise=0.05, joint_drop=0.3), "test", False)[0]
+    assert (still["scores"] > 0).all()
+
+
+def test_samples_depend_on_seed_epoch_and_index_alone(tree):
+    cfg = tree("diving48")
+    poses_for(cfg, "train")
+    dataset, again = Clips(cfg, "train", True), Clips(cfg, "train", True)
+    first, other = dataset[1], dataset[1 + len(dataset)]
+    assert all(torch.equal(first[k], again[1][k]) for k in ("frames", "keypoints", "scores"))
+    assert not torch.equal(first["keypoints"], other["keypoints"]) and other["index"] == 1
+    loaded = list(torch.utils.data.DataLoader(dataset, None, num_workers=2))
+    assert torch.equal(loaded[1]["frames"], first["frames"]) and torch.equal(loaded[1]["keypoints"], first["keypoints"])
+
+
+def test_reading_only_one_modality(tree):
+    cfg = tree("diving48", read_poses=False)
+    item = Clips(cfg, "train", True)[0]
+    assert (item["scores"] == 0).all() and item["frames"].float().std() > 0 and not item["broken"]
+    poses_for(tree("diving48"), "train")
+    item = Clips(tree("diving48", read_video=False), "train", True)[0]
+    assert (item["frames"] == 0).all() and (item["scores"] == 1).all() and not item["broken"]
+
+
+# ------------------------------------------------------------------------------- poses beside videos
+
+
+def pose_clip(rows, times):
+    return data.read_pose(write_pose(Path(pose_clip.folder) / "p.npz", np.zeros((rows, 17, 2)), np.ones((rows, 17)),
+                                     (48, 64), times, COCO))
+
+
+def test_pose_and_video_are_tied_by_time(tmp_path):
+    pose_clip.folder, instants = tmp_path, np.arange(50) / 25
+    clip = Clip("c", "c.mp4", 0)
+    rows, clock = data.tie(pose_clip(50, np.arange(50) / 30 + 7), clip, instants, COCO)
+    assert (clock == instants).all() and len(rows) == 50          # a row per frame: its own clock is not needed
+    rows, clock = data.tie(pose_clip(20, np.arange(20) / 10), clip, instants, COCO)
+    assert np.allclose(clock, np.arange(20) / 10)                 # another rate: by time
+    rows, clock = data.tie(pose_clip(25, np.full(25, np.nan)), clip, instants, COCO)
+    assert clock[0] == 0 and clock[-1] == pytest.approx(instants[-1])     # unknown times: every second frame
+    rows, clock = data.tie(pose_clip(50, np.arange(50) / 25), Clip("c", "v.mp4", 0, 0.4, 0.8, "s", "v"), np.arange(10) / 25, COCO)
+    assert rows.tolist() == list(range(10, 20)) and clock[0] == 0        # a file for the whole video
+    rows, clock = data.tie(pose_clip(50, np.arange(50) / 25), Clip("c", "v.mp4", 0, 3, 7, "f", "v"), None, COCO)
+    assert rows.tolist() == [3, 4, 5, 6] and clock[0] == 0
+    for rows, times in ((20, np.arange(20) / 25), (90, np.full(90, np.nan)), (35, np.full(35, np.nan))):
+        with pytest.raises(ValueError, match="wrong pose length"):
+            data.tie(pose_clip(rows, times), clip, instants, COCO)
+    with pytest.raises(ValueError, match="pose file ends before 9 s"):
+        data.tie(pose_clip(50, np.arange(50) / 25), Clip("c", "v.mp4", 0, 9, 10, "s", "v"), instants, COCO)
+    with pytest.raises(ValueError, match="joints"):
+        data.tie(pose_clip(50, np.arange(50) / 25), clip, instants, JOINT_SETS["smarthome13"].names)
+
+
+def test_smarthome_keeps_its_thirteen_joints(tree):
+    cfg = tree("smarthome")
+    for split in ("train", "test"):
+        poses_for(cfg, split)
+    dataset = Clips(cfg, "train", True)
+    assert dataset.joints == JOINT_SETS["smarthome13"].names and dataset[0]["scores"].shape == (6, 13)
+
+
+def test_k400_finds_poses_by_video_id(tree):
+    cfg = tree("k400")
+    pose(cfg.folder, "-3B32lodo2M"), pose(cfg.folder, "_dbcJuKJQNs_000000_000001")
+    dataset = Clips(cfg, "train", True)
+    assert [dataset[k]["error"] for k in (0, 1)] == ["", ""]
+
+
+# ------------------------------------------------------------------------------- faults
+
+
+def break_clip(cfg, how):
+    video, poses = cfg.folder / "rgb/a_b0PT-u8k_00156.mp4", cfg.folder / "poses/a_b0PT-u8k_00156.npz"
+    if how == "missing video":
+        video.unlink()
+    elif how == "empty video":
+        video.write_bytes(b"")
+    elif how == "truncated video":
+        video.write_bytes(video.read_bytes()[:400])
+    elif how == "not a video":
+        video.write_bytes(b"<html>403</html>" * 50)
+    elif how == "missing pose":
+        poses.unlink()
+    elif how == "wrong pose length":
+        pose(cfg.folder, "a_b0PT-u8k_00156", 31)
+    elif how == "NaN in a pose":
+        arrays = dict(np.load(poses))
+        arrays["keypoints"][3, 4] = np.nan
+        np.savez(poses, **arrays)
+
+
+FAULTS = ["missing video", "empty video", "truncated video", "not a video", "missing pose", "wrong pose length",
+          "NaN in a pose"]
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_fault_is_replaced_in_training_and_wrong_in_evaluation(tree, how):
+    cfg = tree("diving48")
+    rows = json.loads((cfg.folder / "Diving48_V2_train.json").read_text())
+    rows[2]["label"] = rows[1]["label"]                           # another clip of the same class
+    text(cfg.folder, "Diving48_V2_train.json", json.dumps(rows))
+    poses_for(cfg, "train")
+    break_clip(cfg, how)
+    train = Clips(cfg, "train", True)
+    batch = next(iter(torch.utils.data.DataLoader(train, 3)))
+    assert batch["broken"].tolist() == [False, True, False] and batch["label"].tolist() == [0, 2, 2]
+    assert batch["index"].tolist() == [0, 1, 2] and batch["error"][1].startswith("a_b0PT-u8k_00156: ")
+    assert batch["frames"][1].float().std() > 0
+    item = Clips(cfg, "test", False, 3)[0]
+    assert item["broken"] and item["label"] == 2 and (item["frames"] == 0).all() and (item["scores"] == 0).all()
+    assert item["frames"].shape == (3, 3, 3, 16, 16)
+
+
+def test_fault_without_any_replacement_stops(tree):
+    cfg = tree("diving48")
+    with pytest.raises(ValueError, match="none of 50 replacements.*data.py check"):
+        Clips(cfg, "train", True)[0]                              # no pose files at all
+
+
+def test_fault_of_a_whole_class_takes_another_class(tree):
+    cfg = tree("diving48")
+    poses_for(cfg, "train")
+    (cfg.folder / "rgb/a_b0PT-u8k_00156.mp4").unlink()
+    item = Clips(cfg, "train", True)[1]
+    assert item["broken"] and item["label"] in (0, 4) and item["index"] == 1
+
+
+# ------------------------------------------------------------------------------- the command line
+
+
+@dataclass(frozen=True)
+class Other:
+    rate: Annotated[float, "100 % of it (Sec. 4)"] = 0.5
+    names: Annotated[tuple[str, ...], "several"] = ("a", "b")
+    model: Annotated[Literal["pevl", "aim"], "which"] = "pevl"
+    seed: Annotated[int, "shared"] = 7
+
+
+def test_bridge_precedence_types_and_shared_fields():
+    presets = lambda ask: {"rate": 2.0, "pose_frames": 32, "flip": False} if ask.data == "diving48" else {}
+    (cfg, other), ask = build_configs(["--data", "diving48", "--pose-frames", "64", "--names", "x, y", "--seed", "3"],
+                                      (DataConfig, Other), presets, extra=lambda p: p.add_argument("--ckpt", default=""))
+    assert (cfg.pose_frames, cfg.flip, cfg.seed, other.seed) == (64, False, 3, 3)
+    assert (other.rate, other.names, ask.ckpt, ask.rate) == (2.0, ("x", "y"), "", 2.0)
+    (cfg, other), _ = build_configs(["--flip", "--data=diving48"], (DataConfig, Other), presets)
+    assert cfg.flip and cfg.pose_frames == 32
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--sed", "1"], "Did you mean '--seed'"), (["--model", "pev"], "Did you mean 'pevl'"), (["--seed", "x"], "whole number"),
+    (["--data", "diving"], "Did you mean 'diving48'"), (["--video-frames", "7"], "divide"), (["--rate", "x"], "a number")])
+def test_bridge_errors_are_one_line(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        build_configs(words, (DataConfig, Other))
+    shown = capsys.readouterr().err
+    assert stop.value.code == 2 and shown.startswith("error: ") and shown.count("\n") == 1 and message in shown
+
+
+def test_bridge_help_shows_doc_and_default(capsys):
+    with pytest.raises(SystemExit):
+        build_configs(["--help"], (DataConfig, Other))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "100 % of it (Sec. 4) (default: 0.5)" in shown and "--no-flip" in shown and "pevl | aim" in shown
+    for field in DataConfig.__dataclass_fields__:
+        assert "--" + field.replace("_", "-") in shown
+
+
+def test_command_line_of_data(tmp_path):
+    def run(*words):
+        return subprocess.run([sys.executable, str(ROOT / "data.py"), *words], capture_output=True, text=True, cwd=tmp_path)
+    done = run("check", "hmdb51", "--root", str(tmp_path))
+    assert done.returncode == 2 and done.stderr.startswith("error: hmdb51: there is no ") and done.stderr.count("\n") == 1
+    done = run("layout", "hmbd51")
+    assert done.returncode == 2 and "Did you mean 'hmdb51'" in done.stderr
