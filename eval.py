@@ -162,98 +162,83 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
 
         p = softmax(mean over views of sim / tau)       Eq. (7); one similarity alone is ranked alike
 
-    The K texts are encoded once. Under torch.distributed each rank takes the clips rank, rank + world,
-    and so on: none twice, no padding, and the counts of all ranks are added before any division. A
-    clip that cannot be read counts as wrong in every figure. Returns on every rank: top1, top5, mean,
-    top1/vs and so on, per_class (K), clips, confusion (K, K) long [true, predicted], unread (K,), ties,
-    errors (ids of broken clips), predictions (a dict per clip, in the data set's order), seconds; on
-    request `probabilities`, float32 (clips, K), NaN for broken clips.
+    The K texts are encoded once. Under torch.distributed each rank answers the clips rank, rank + world
+    and so on, none twice and none as padding; then every rank has all answers and counts them. A clip
+    that cannot be read is wrong in every figure. Returns top1, top5, mean, top1/vs and so on; per_class
+    (K); clips; confusion (K, K) long [true, predicted]; unread (K,); ties; errors, ids of broken clips;
+    predictions, a dict per clip in the data set's order; seconds; where asked for, `probabilities`
+    float32 (clips, K), NaN for broken clips.
     """
     grouped = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
-    start, was_training = time.monotonic(), model.training
+    start, was_training, rows = time.monotonic(), model.training, []
     mine = range(rank, len(dataset), world)
     loader = DataLoader(Subset(dataset, mine), batch_size, num_workers=workers,
                         worker_init_fn=quiet_worker)
     meter = Progress("evaluate", len(mine), progress and rank == 0)
-    count = new_counts(len(dataset.labels))
     model.eval()
     try:
         with autocast(device, precision):
             text = model.encode_texts() if compares_texts(model) else None
-        columns = None if text is None else same_text_columns(dataset.texts)
+        columns = slice(None) if text is None else same_text_columns(dataset.texts)
         for batch in loader:
             folded, views = fold_views(batch, device)
             with autocast(device, precision):
                 logits = average_views(model.class_logits(model(folded), text), views)
-            if columns is not None:
-                logits = {name: x[:, columns] for name, x in logits.items()}
-            add_batch(count, logits, batch, dataset, probabilities)
+            rows += answers({n: x[:, columns] for n, x in logits.items()}, batch, dataset, probabilities)
             meter.add(len(batch["label"]))
     finally:
         model.train(was_training)
-    parts = [count]
     if world > 1:
         parts = [None] * world
-        dist.all_gather_object(parts, count)
-    return {**summary(parts, probabilities), "seconds": time.monotonic() - start}
+        dist.all_gather_object(parts, rows)
+        rows = sorted(itertools.chain(*parts), key=lambda row: row["index"])
+    return {**count(rows, len(dataset.labels), probabilities), "seconds": time.monotonic() - start}
 
 
-def new_counts(classes: int) -> dict:
-    """Counts and lists only, so that ranks can be added. `confusion` has one more column: not read."""
-    return {"confusion": torch.zeros(classes, classes + 1, dtype=torch.long), "hits": {}, "ties": 0,
-            "rows": []}
+def answers(logits: dict, batch: dict, dataset, probabilities: bool) -> list[dict]:
+    """logits, name -> (B, K), the first one, `all`, predicts -> a row of plain values per clip."""
+    read, rows = ~batch["broken"].bool(), []
+    share, (order, tied) = logits["all"].softmax(1), rank_labels(logits["all"])
+    for b, index in enumerate(batch["index"].tolist()):
+        row = {"index": index, "id": dataset.clips[index].id, "label": int(batch["label"][b]),
+               "broken": not read[b], "predicted": None, "probability": 0.0, "top5": [], "alone": {}}
+        if read[b]:
+            for name, x in logits.items():
+                if not x[b].isfinite().all():
+                    raise ValueError(
+                        f"the logits '{name}' of clip {row['id']} are not finite. Expected a number for each "
+                        "label. The weights have diverged: take an earlier checkpoint or train with a lower "
+                        "learning rate.")
+            row |= {"predicted": int(order[b, 0]), "probability": float(share[b, order[b, 0]]),
+                    "top5": order[b, :5].tolist(), "tied": bool(tied[b])}
+        row["alone"] = {name: int(rank_labels(x[b:b + 1])[0][0, 0]) if read[b] else None
+                        for name, x in logits.items() if name != "all"}
+        if probabilities:
+            row["share"] = share[b].numpy() if read[b] else np.full(len(share[b]), np.nan, np.float32)
+        rows.append(row)
+    return rows
 
 
-def add_batch(count: dict, logits: dict, batch: dict, dataset, probabilities: bool) -> None:
-    """Add a batch's answers to `count`; logits: name -> (B, K), the first name, `all`, predicts."""
-    label, read, index = batch["label"], ~batch["broken"].bool(), batch["index"].tolist()
-    ids = [dataset.clips[i].id for i in index]
-    for name, x in logits.items():
-        unsound = read & ~x.isfinite().all(1)
-        if unsound.any():
-            raise ValueError(
-                f"the logits '{name}' of clip {ids[int(unsound.nonzero()[0])]} are not finite. Expected "
-                "a number for each label. The weights have diverged: evaluate an earlier checkpoint, or "
-                "train with a lower learning rate")
-        order, tied = rank_labels(x)
-        right = (order == label[:, None]) & read[:, None]                            # (B, K)
-        if name != "all":
-            count["hits"][f"top1/{name}"] = count["hits"].get(f"top1/{name}", 0) + int(right[:, 0].sum())
-            continue
-        count["hits"]["top5"] = count["hits"].get("top5", 0) + int(right[:, :5].sum())
-        count["ties"] += int((tied & read).sum())
-        predicted = torch.where(read, order[:, 0], x.shape[1])
-        count["confusion"].index_put_((label, predicted), torch.ones_like(label), accumulate=True)
-        share = x.softmax(1)
-        for b, i in enumerate(index):
-            best = order[b, :5].tolist() if read[b] else []
-            row = {"id": ids[b], "label": int(label[b]), "predicted": best[0] if best else None,
-                   "probability": float(share[b, best[0]]) if best else 0.0, "top5": best,
-                   "broken": not read[b]}
-            count["rows"].append((i, row, share[b].numpy().copy() if probabilities else None))
-
-
-def summary(parts: list[dict], probabilities: bool) -> dict:
-    """The counts of all ranks -> the result of `evaluate`."""
-    table = sum(part["confusion"] for part in parts)
-    rows = sorted((row for part in parts for row in part["rows"]), key=lambda row: row[0])
-    hits: dict[str, int] = {"top5": 0}
-    for part in parts:
-        for name, number in part["hits"].items():
-            hits[name] = hits.get(name, 0) + number
-    confusion, unread = table[:, :-1].contiguous(), table[:, -1].contiguous()
-    measured = metrics_from(confusion, unread)
-    result = {"top1": measured["top1"], "mean": measured["mean"],
-              **{name: number / max(len(rows), 1) for name, number in hits.items()}, **measured,
-              "confusion": confusion, "unread": unread, "ties": sum(part["ties"] for part in parts),
-              "errors": [row["id"] for _, row, _ in rows if row["broken"]],
-              "predictions": [row for _, row, _ in rows]}
-    if probabilities:
-        share = np.array([p for _, _, p in rows], np.float32).reshape(len(rows), len(table))
-        share[[row["broken"] for _, row, _ in rows]] = np.nan
-        result["probabilities"] = share
-    return result
+def count(rows: list[dict], K: int, probabilities: bool) -> dict:
+    """The answers for all clips -> the result of `evaluate`."""
+    share = [row.pop("share") for row in rows] if probabilities else []
+    confusion, unread = torch.zeros(K, K, dtype=torch.long), torch.zeros(K, dtype=torch.long)
+    hits = {"top5": 0, **{f"top1/{name}": 0 for row in rows for name in row["alone"]}}
+    for row in rows:
+        if row["broken"]:
+            unread[row["label"]] += 1
+        else:
+            confusion[row["label"], row["predicted"]] += 1
+        hits["top5"] += row["label"] in row["top5"]
+        for name, label in row.pop("alone").items():
+            hits[f"top1/{name}"] += label == row["label"]
+    metrics = metrics_from(confusion, unread)
+    return {"top1": metrics["top1"], "mean": metrics["mean"],
+            **{name: n / max(len(rows), 1) for name, n in hits.items()}, **metrics,
+            "confusion": confusion, "unread": unread, "ties": sum(row.pop("tied", False) for row in rows),
+            "errors": [row["id"] for row in rows if row["broken"]], "predictions": rows,
+            **({"probabilities": np.array(share, np.float32).reshape(-1, K)} if probabilities else {})}
 
 
 # ---- Drawing: colours and text -------------------------------------------------------------------
@@ -333,7 +318,7 @@ def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
 
 
 # ---- Curves and bars -----------------------------------------------------------------------------
-FINE = 3                                       # drawn this much larger, then scaled down: smooth lines
+FINE = 2                                       # drawn this much larger, then scaled down: smooth lines
 
 
 class Pen:
@@ -816,8 +801,6 @@ class EvalConfig:
         for name in ("views", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}. Expected at least 1. Try --{name} 1.")
-        if self.row and self.row not in ROWS:
-            raise unknown_name("row", self.row, ROWS)
 
 
 @dataclass(frozen=True)
@@ -840,8 +823,10 @@ def read_command(argv):
         taken -= {"video", "pose"}
 
     def presets(args):
+        if args.row and args.row not in ROWS:
+            raise unknown_name("row", args.row, ROWS)
         if args.costs:
-            return ROWS[args.row].overrides if args.row in ROWS else {}
+            return ROWS[args.row].overrides if args.row else {}
         if modelled and args.model == "clip":
             from train import presets as training
             return training(args)
@@ -959,6 +944,9 @@ def main(argv=None) -> int:
     except (ValueError, OSError) as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
     return 0
 
 
