@@ -96,7 +96,7 @@ PRESETS = {   # by --data or --model: defaults that change, with the reason or t
         own_loss=0.3),                         # else sim_vs and sim_fw idle while sim_ps works
     "toy-stills": TINY | dict(
         clip="random", tune="all", trunk_lr=1.0, pose_frames=1, video_frames=1,
-        lr=2e-3, epochs=16, warmup=0.25, batch=128, clip_grad=1.0),   # 320,000 stills, from nothing
+        lr=2e-3, epochs=12, warmup=0.25, batch=128, clip_grad=1.0),   # 240,000 stills, from nothing
     "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0),
     "aim": dict(lr=3e-4),                      # both: the settings of their papers
 }
@@ -141,7 +141,8 @@ def optimizer_groups(model, cfg):
 
     A matrix belongs to a linear, convolution or attention module. Biases, norms, embeddings,
     temperatures and CLIP's two bare projections belong to others or have one axis."""
-    owners = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, Attention))]
+    owners = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d, Attention,
+                                                         nn.MultiheadAttention))]
     matrices = {id(p) for m in owners for p in m.parameters(recurse=False) if p.dim() > 1}
     factor, groups = {"adapter": 1.0, "new": cfg.new_lr, "trunk": cfg.trunk_lr}, []
     for group in model.parameter_groups():

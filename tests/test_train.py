@@ -1,0 +1,523 @@
+"""train.py: schedule and groups against their formulas; exact resume; several processes and accumulation against
+one whole batch; checkpoints that are torn, full disks, numbers that are not finite; the command line."""
+import dataclasses
+import errno
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import train
+from clip_model import BACKBONES, CLIP, load_clip
+from data import DataConfig, make_toy
+from pevl import PeVLConfig, build_model
+from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
+
+HERE = Path(train.__file__).parent
+# A clip of 4 pose and 2 video frames of 40 px: a step takes a few hundredths of a second.
+SMALL = dict(backbone="tiny", image_size=40, pose_frames=4, video_frames=2, tau_fw=0.1, adapter_ratio=0.25)
+TIMES = ("data_s", "step_s", "clips_per_s", "peak_mib", "seconds")
+PRELOAD = multiprocessing.get_context("forkserver")              # children that do not import torch anew
+PRELOAD.set_forkserver_preload(["test_train"])
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """A Diving48 tree of 16 training and 4 test clips."""
+    root = tmp_path_factory.mktemp("data") / "dives"
+    make_toy(root, {"train": 16, "val": 1, "test": 4}, workers=1, progress=lambda *_: None)
+    return root
+
+
+def configs(root, out, **changes):
+    """The three configs of a run of 2 epochs x 4 steps of 4 clips."""
+    flags = dict(data="diving48", root=str(root), workers=0, out=str(out), epochs=2, batch=4, lr=1e-3, warmup=0.5,
+                 eval_split="test", log_every=3, **SMALL) | changes
+    return [cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls) if f.name in flags})
+            for cls in (TrainConfig, DataConfig, PeVLConfig)]
+
+
+def words(root, out, **changes):
+    """The same as a command line."""
+    flags = train.flat_settings(*configs(root, out, **changes))
+    given = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, list) else v}" for k, v in flags.items()
+             if not isinstance(v, bool)]
+    return given + [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in flags.items() if isinstance(v, bool)]
+
+
+def outcome(folder):
+    """What must not depend on interruptions: weights, optimizer, position, log rows without times."""
+    saved = train.read_checkpoint(Path(folder) / "last.pt")
+    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    still = lambda row: {k: v for k, v in row.items() if k not in TIMES}
+    at = {k: v for k, v in saved["at"].items() if k not in ("sums", "interval")}
+    return saved["model"], saved["optimizer"], at, [still(row) for row in rows]
+
+
+def same(a, b):
+    """Equal to the bit, through dicts, lists and tensors."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tree, tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    train.train(*configs(tree, out))
+    return out
+
+
+# ---- Schedule, groups, settings ------------------------------------------------------------------
+
+@given(st.integers(0, 30), st.integers(1, 200))
+def test_schedule(warmup, total):
+    """Linear up to 1, then the cosine, which is 0 one step after the last."""
+    for step in range(total):
+        done = (step - warmup) / max(total - warmup, 1)
+        formula = (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * done))
+        assert lr_factor(step, warmup, total) == pytest.approx(formula, abs=1e-12)
+    assert lr_factor(warmup, warmup, warmup + total) == 1
+    assert lr_factor(warmup + total, warmup, warmup + total) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("changes", [{}, {"model": "vilp"}, {"model": "aim"}, {"tune": "all"}])
+def test_groups(changes):
+    """Every trained parameter is in one group; only matrices decay; factors follow the kind of module."""
+    model = tiny_model(**changes)
+    cfg = TrainConfig(new_lr=7.0, trunk_lr=0.5, weight_decay=0.1)
+    groups = optimizer_groups(model, cfg)
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    names = {id(p): name for name, p in model.named_parameters()}
+    kinds = {g["name"]: g["kind"] for g in model.parameter_groups()}
+    for group in groups:
+        assert group["factor"] == {"adapter": 1, "new": 7, "trunk": 0.5}[kinds[group["name"]]]
+        for p in group["params"]:
+            name = names[id(p)]
+            bare = name.split(".")[-1] in ("joint", "position", "class_embedding", "positional_embedding",
+                                           "temporal_embedding", "proj", "text_projection")
+            plain = p.dim() < 2 or bare or "token_embedding" in name
+            assert group["weight_decay"] == (0 if plain else 0.1), name
+
+
+def test_presets_are_the_papers():
+    """Sec. 4.1 typed once more; the toy's own; a row's overrides under the command line's word."""
+    c = TrainConfig()
+    assert (c.lr, c.weight_decay, c.epochs, c.warmup) == (8e-6, 0.05, 50, 3)
+    parse = lambda *argv: train.build_configs(list(argv), (TrainConfig, DataConfig, PeVLConfig), train.presets)[0]
+    cfg, data, model = parse("--data", "diving48")
+    assert (data.pose_frames, data.video_frames, data.image_size, model.lambda_r) == (48, 16, 224, 0.1)
+    assert cfg == c and model.own_loss == 0 and model.tau_fw == 0.01
+    cfg, data, model = parse("--row", "table5/no-p2v", "--lr", "0.5")
+    assert model.backbone == "tiny" and not model.p2v and model.v2p and cfg.lr == 0.5
+    cfg, data, model = parse("--data", "ucf101", "--model", "vilp")
+    assert (model.video_frames, cfg.lr, cfg.weight_decay, cfg.epochs, cfg.trunk_lr) == (8, 5e-5, 0.2, 30, 0.1)
+    cfg, data, model = parse("--row", "table7/p")
+    assert not data.read_video and data.read_poses
+    cfg, data, model = parse("--model", "aim")
+    assert data.read_video and not data.read_poses
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.integers(0, 3))
+def test_batches_of_ranks(clips, world, share, epoch, start):
+    """The ranks' parts make up one process's batches, in order; a start position only skips."""
+    batch = world * share
+    def batches(rank, world, start=0):
+        order = GlobalBatches(clips, batch, 3, rank, world)
+        order.epoch, order.start = epoch, start
+        return list(order)
+    whole = batches(0, 1)
+    parts = [batches(rank, world) for rank in range(world)]
+    assert whole == [sum(part, []) for part in zip(*parts)]
+    assert batches(0, 1, start) == whole[start:]
+    seen = [i for b in whole for i in b]
+    assert len(whole) == clips // batch and len(set(seen)) == len(seen)
+    assert all(i // clips == epoch for i in seen)
+
+
+# ---- One step: parts and processes equal the whole batch -----------------------------------------
+
+def tiny_model(seed=0, **changes):
+    """A model of 6 labels on a random tiny CLIP, its zero-start parts moved off zero."""
+    config = PeVLConfig(**SMALL | dict(clip="random", drop_path=0.0) | changes)
+    torch.manual_seed(seed)
+    clip = CLIP(dataclasses.replace(BACKBONES["tiny"], image_size=40))
+    model = build_model(config, clip, [f"{n} somersaults" for n in "1 2 3 4 5 6".split()], 17)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn_like(p))
+    for module in model.modules():                               # AIM's 0.5: other numbers in other batches
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def clips(B, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    rand = lambda *shape: torch.rand(*shape, generator=g)
+    return {"frames": (255 * rand(B, 2, 3, 40, 40)).byte(), "keypoints": 2 * rand(B, 4, 17, 2) - 1,
+            "scores": rand(B, 4, 17).round(decimals=1), "label": torch.arange(B) % 4, "index": torch.arange(B),
+            "broken": torch.zeros(B, dtype=torch.bool)}
+
+
+def cut(batch, n):
+    return [dict(zip(batch, x)) for x in zip(*(x.chunk(n) for x in batch.values()))]
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def close(a, b, tolerance=1e-5):
+    assert a.keys() == b.keys()
+    for name in a:
+        largest = max(float(b[name].abs().max()), 1e-2)
+        assert float((a[name] - b[name]).abs().max()) <= tolerance * max(largest, 1), name
+
+
+MODELS = [{}, {"model": "vilp"}, {"model": "aim"}, {"own_loss": 0.3, "tune": "all"}, {"text": False, "sgl": False}]
+
+
+@pytest.mark.parametrize("changes", MODELS)
+def test_accumulation(changes):
+    """Four parts give the loss and the gradients of the whole batch."""
+    model, batch, seeds = tiny_model(**changes), clips(8), [(i,) for i in range(5)]
+    terms, _, _ = forward_backward(model, [batch], seeds[-2:])
+    whole = gradients(model)
+    model.zero_grad(set_to_none=True)
+    again, features, finite = forward_backward(model, cut(batch, 4), seeds)
+    assert finite and features["index"].tolist() == list(range(8))
+    close(again, terms)
+    close(gradients(model), whole)
+
+
+def test_accumulation_repeats_its_random_numbers():
+    """With stochastic depth on: equal to one graph over all parts, each seeded alike."""
+    model, parts, seeds = tiny_model(drop_path=0.5).train(), cut(clips(8), 4), [(i,) for i in range(5)]
+    forward_backward(model, parts, seeds)
+    cached = gradients(model)
+    model.zero_grad(set_to_none=True)
+    features = []
+    for part, seed in zip(parts, seeds):
+        train.reseed(*seed)
+        features.append(model(part))
+    model.losses({k: torch.cat([f[k] for f in features]) for k in features[0]})["total"].backward()
+    close(cached, gradients(model))
+
+
+def gloo(rank, world, port, job, *args):
+    """A child that is rank `rank` of `world` gloo processes."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
+    job(rank, world, *args)
+
+
+def start_gloo(world, job, *args):
+    port = random.SystemRandom().randrange(20000, 60000)
+    ranks = [PRELOAD.Process(target=gloo, args=(r, world, port, job, *args)) for r in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [0] * world
+
+
+def gradient_job(rank, world, models, accumulate, path):
+    train.join_world(TrainConfig(device="cpu"))
+    found = []
+    for changes in models:
+        model = tiny_model(**changes)
+        parts = cut(cut(clips(8), world)[rank], accumulate)
+        terms, everyone, _ = forward_backward(model, parts, [(i,) for i in range(len(parts) + 1)])
+        train.average_gradients([p for p in model.parameters() if p.requires_grad], bucket=1000)
+        found.append((terms, gradients(model), everyone["index"]))
+    torch.save(found, f"{path}/{rank}.pt")
+    train.dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes(tmp_path, accumulate):
+    """Two gloo processes with half the batch each: loss and gradients of one with the whole, on both ranks."""
+    models = MODELS if accumulate == 1 else MODELS[:1]
+    start_gloo(2, gradient_job, models, accumulate, str(tmp_path))
+    for rank in range(2):
+        for changes, (terms, grads, index) in zip(models, torch.load(tmp_path / f"{rank}.pt")):
+            model = tiny_model(**changes)
+            whole, _, _ = forward_backward(model, [clips(8)], [(0,), (1,)])
+            close(terms, whole)
+            close(grads, gradients(model))
+            assert index.tolist() == list(range(8))
+
+
+def run_job(rank, world, argv):
+    sys.exit(train.main(argv))
+
+
+def test_two_processes_train_alike(tree, undisturbed, tmp_path):
+    """The command on two ranks: the same batches, losses and weights as on one, to rounding; one writes."""
+    start_gloo(2, run_job, words(tree, tmp_path))
+    weights, _, at, rows = outcome(tmp_path)
+    one, _, at_one, rows_one = outcome(undisturbed)
+    close(weights, one, 1e-3)                                    # AdamW turns rounding of a gradient near 0 into lr
+    assert at["step"] == at_one["step"] and len(rows) == len(rows_one)
+    for row, other in zip(rows, rows_one):
+        assert row.get("total") == pytest.approx(other.get("total"), rel=1e-3)
+
+
+# ---- Stopping and continuing ---------------------------------------------------------------------
+
+def test_resume(tree, undisturbed, tmp_path, monkeypatch):
+    """SIGTERM after step 2 and SIGINT after step 6, other numbers of workers each time: the undisturbed run."""
+    real, steps = train.take_step, []
+
+    def step(run, batch, stop):
+        steps.append(run.at["step"])
+        if len(steps) in (2, 6):
+            os.kill(os.getpid(), signal.SIGTERM if len(steps) == 2 else signal.SIGINT)
+        return real(run, batch, stop)
+
+    monkeypatch.setattr(train, "take_step", step)
+    for workers in (2, 0):
+        with pytest.raises(train.Stopped, match="the same command continues"):
+            train.train(*configs(tree, tmp_path, workers=workers))
+    metrics = train.train(*configs(tree, tmp_path, workers=1, resume=True))
+    assert same(outcome(tmp_path), outcome(undisturbed))
+    assert steps == list(range(8)) and metrics["clips"] == 4     # nothing was done twice
+    assert same(train.train(*configs(tree, tmp_path))["confusion"], metrics["confusion"]) and len(steps) == 8
+    assert "continuing" in (tmp_path / "log.txt").read_text()
+
+
+def start_and_kill(argv, seconds):
+    """The command in a child that gets SIGKILL after `seconds` -> its exit code."""
+    child = PRELOAD.Process(target=run_job, args=(0, 1, argv))
+    child.start()
+    child.join(seconds)
+    if child.is_alive():
+        os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    return child.exitcode
+
+
+def kill_often(tree, undisturbed, out, kills, longest):
+    argv, moments, done = words(tree, out, save_minutes=0, log_every=3, workers=1), random.Random(5), 0
+    while done < kills:
+        code = start_and_kill(argv, moments.uniform(0.05, longest))
+        assert code in (0, -signal.SIGKILL)
+        done += 1
+        if code == 0:                                            # it ended before: begin a new life
+            assert same(outcome(out), outcome(undisturbed))
+            for path in out.iterdir():
+                path.unlink() if path.is_file() else None
+    assert start_and_kill(argv, 300) == 0
+    assert same(outcome(out), outcome(undisturbed))
+
+
+def test_kills(tree, undisturbed, tmp_path):
+    kill_often(tree, undisturbed, tmp_path, 3, 2.5)
+
+
+@pytest.mark.slow
+def test_kills_long(tree, undisturbed, tmp_path):
+    kill_often(tree, undisturbed, tmp_path, 20, 4)
+
+
+def test_sigterm_of_the_command(tree, tmp_path):
+    """A real SIGTERM to the main process and its workers: exit code 143, a checkpoint, no process left."""
+    argv = words(tree, tmp_path, workers=2, epochs=200, eval_every=200)
+    process = subprocess.Popen([sys.executable, HERE / "train.py", *argv], stderr=subprocess.PIPE, text=True,
+                               stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and "stopped by SIGTERM" in said and "Traceback" not in said
+    assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] > 0
+
+
+def test_torn_checkpoint(tree, undisturbed, tmp_path):
+    """A cut or altered last.pt is named and the one before is used; with none whole, an error."""
+    train.train(*configs(tree, tmp_path))
+    whole = (tmp_path / "last.pt").read_bytes()
+    middle = len(whole) // 2
+    for torn in (whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:], b""):
+        (tmp_path / "last.pt").write_bytes(torn)
+        with pytest.raises(ValueError, match="torn or no checkpoint"):
+            train.read_checkpoint(tmp_path / "last.pt")
+        train.train(*configs(tree, tmp_path))
+        assert same(outcome(tmp_path), outcome(undisturbed))
+    assert "last.pt is torn" in (tmp_path / "log.txt").read_text()
+    for name in train.NAMES:
+        (tmp_path / name).write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="no checkpoint in .* can be read"):
+        train.train(*configs(tree, tmp_path))
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        train.read_checkpoint(tmp_path / "none.pt")
+
+
+def test_changed_settings(tree, undisturbed, tmp_path, capsys):
+    """Refused by name; --force notes them; --fresh begins again; what changes no number is free."""
+    train.train(*configs(tree, tmp_path, epochs=1))
+    with pytest.raises(ValueError, match=r"epochs from 1 to 2; lr from 0.001 to 0.002\. .*--force"):
+        train.train(*configs(tree, tmp_path, lr=2e-3))
+    with pytest.raises(ValueError, match="data set from"):
+        wider = configs(tree, tmp_path, epochs=1, prompt="{} seen")
+        train.train(*wider)
+    train.train(*configs(tree, tmp_path, epochs=1, workers=1, save_minutes=1.0))
+    train.train(*configs(tree, tmp_path, force=True))
+    assert "other settings (--force): epochs from 1 to 2" in (tmp_path / "log.txt").read_text()
+    train.train(*configs(tree, tmp_path, fresh=True))
+    assert same(outcome(tmp_path), outcome(undisturbed))
+    with pytest.raises(ValueError, match="--fresh and without --resume"):
+        train.train(*configs(tree, tmp_path / "new", resume=True))
+
+
+def test_full_disk(tree, tmp_path, monkeypatch):
+    """A write that fails is an error that names the last good checkpoint, which stays whole."""
+    real, calls = torch.save, []
+
+    def save(value, file):
+        calls.append(file)
+        if len(calls) == 3:
+            file.write(b"half a file")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(value, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ValueError, match=r"No space left.*MiB free.*Last good checkpoint: .*last.pt\. Free the space"):
+        train.train(*configs(tree, tmp_path))
+    assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] == 4
+    assert not list(tmp_path.glob(".*.part"))
+    with pytest.raises(ValueError, match="cannot use the run folder"):
+        train.train(*configs(tree, tmp_path / "last.pt" / "below"))
+
+
+# ---- Guards --------------------------------------------------------------------------------------
+
+def test_nonfinite(tree, tmp_path, monkeypatch):
+    """Stops with all terms, the clips and the last checkpoint; --skip-nonfinite leaves such steps out."""
+    real, seen = train.forward_backward, []
+
+    def broken(model, *rest):
+        seen.append({k: x.clone() for k, x in model.trainable_state().items()})
+        terms, everyone, finite = real(model, *rest)
+        if len(seen) == 6:
+            terms["L_t"] = torch.tensor(math.nan)
+            finite = False
+        return terms, everyone, finite
+
+    monkeypatch.setattr(train, "forward_backward", broken)
+    with pytest.raises(ValueError, match=r"step 6: total .*L_t nan, L_R .*clips \w+, \w+, \w+, \w+\. .*last\.pt"):
+        train.train(*configs(tree, tmp_path / "a"))
+    seen.clear()
+    train.train(*configs(tree, tmp_path / "b", skip_nonfinite=1))
+    assert same(seen[5], seen[6]) and not same(seen[4], seen[5])
+    assert "left out (1 of 1)" in (tmp_path / "b" / "log.txt").read_text()
+
+
+def test_broken_clips(tree, tmp_path):
+    """One unreadable clip in sixteen stops; with --allow-broken it is replaced and named."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", tree, copy], check=True)
+    victim = sorted((copy / "rgb").glob("*train*.mp4") or (copy / "rgb").glob("*.mp4"))[0]
+    listed = {c["vid_name"] for c in json.loads((copy / "Diving48_V2_train.json").read_text())}
+    victim = next(p for p in sorted((copy / "rgb").glob("*.mp4")) if p.stem in listed)
+    victim.write_bytes(victim.read_bytes()[:200])
+    with pytest.raises(ValueError, match=f"1 of 16 training clips are broken: {victim.stem}. .*--allow-broken"):
+        train.train(*configs(copy, tmp_path / "a"))
+    train.train(*configs(copy, tmp_path / "b", allow_broken=True, epochs=1))
+    assert f"broken: {victim.stem}" in (tmp_path / "b" / "log.txt").read_text()
+    assert outcome(tmp_path / "b")[3][-2]["broken"] == [victim.stem]
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"batch": 5, "accumulate": 2}, "does not split into 1 process"),
+    ({"batch": 32}, "training split has 16 clips"),
+    ({"precision": "bf16", "device": "cpu"}, "Expected fp32 there"),
+    ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
+    ({"device": "gpu"}, "Expected auto, cpu, cuda")])
+def test_user_errors(tree, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train.train(*configs(tree, tmp_path, **changes))
+
+
+# ---- The command line, the stills, the GPU -------------------------------------------------------
+
+def test_command(tree, tmp_path):
+    """Two steps of the real command: its files, its lines, its exit codes."""
+    argv = words(tree, tmp_path, epochs=1, batch=8, log_every=1)
+    ran = subprocess.run([sys.executable, HERE / "train.py", *argv], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    for part in ("parameters, M", "text discrepancies of Eq. (5)", "estimated: weights", "epoch 1/1 step 2/2 total",
+                 "top1/vs", "test split, final weights"):
+        assert part in ran.stdout, part
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about["config"]["lr"] == 1e-3 and about["versions"]["torch"] == torch.__version__
+    for name in ("last.pt", "best.pt", "curves.png", "metrics.jsonl", "log.txt", "confusion-test-1view.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert {row["kind"] for row in outcome(tmp_path)[3]} == {"step", "epoch", "test"}
+    assert outcome(tmp_path)[3][0].keys() >= {"total", "L_t", "L_R", "grad_norm", "lr", "epoch", "step"}
+
+
+def test_command_errors(tree, tmp_path, capsys):
+    """One line and exit code 2: a wrong row, a wrong flag, a missing data set."""
+    for argv, message in ((["--row", "table5/nop2v"], "Did you mean 'table5/no-p2v'"), (["--epoch", "3"], "--epochs"),
+                          (["--data", "diving48", "--root", str(tmp_path / "none"), "--backbone", "tiny", "--image-size",
+                            "80", "--out", str(tmp_path / "o")], "none")):
+        with pytest.raises(SystemExit) if "--data" not in argv else nothing() as stopped:
+            code = train.main(argv)
+        assert (stopped.value.code if stopped else code) == 2
+        said = capsys.readouterr().err
+        assert message in said and "error: " in said and "Traceback" not in said
+    assert train.main(["--list-rows"]) == 0 and "table6/ps+fw" in capsys.readouterr().out
+
+
+@train.contextmanager
+def nothing():
+    yield None
+
+
+def test_stills(tmp_path, monkeypatch):
+    """Pretraining of the tiny CLIP on captioned stills, and its export, which loads as a CLIP."""
+    class Few(train.ToyStills):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.length = 24
+
+    monkeypatch.setattr(train, "ToyStills", Few)
+    export = tmp_path / "clip.pt"
+    argv = ["--model", "clip", "--data", "toy-stills", "--epochs", "2", "--batch", "12", "--workers", "0", "--out",
+            str(tmp_path / "run"), "--export", str(export)]
+    assert train.main(argv) == 0
+    rows = [row for row in outcome(tmp_path / "run")[3] if row["kind"] == "epoch"]
+    assert len(rows) == 2 and {"top1", "top1/apparatus", "top1/position", "total"} <= rows[-1].keys()
+    assert export.stat().st_size < 4e6
+    loaded = load_clip(str(export), backbone="tiny").state_dict()
+    saved = train.read_checkpoint(tmp_path / "run" / "last.pt")["model"]
+    for name, x in saved.items():
+        assert torch.equal(loaded[name.removeprefix("clip.")], x.half().float()), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run this test on one to check autocast there")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision(tree, tmp_path, precision):
+    metrics = train.train(*configs(tree, tmp_path, precision=precision, device="cuda", accumulate=2))
+    assert metrics["clips"] == 4 and math.isfinite(outcome(tmp_path)[3][0]["total"])
