@@ -39,9 +39,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+from assets.toy import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, make_toy, toy_captions,
+                        toy_still, toy_vector)
 from pose import JOINT_SETS, joint_set, read_pose
-from toy_section import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, make_toy, toy_captions,
-                         toy_still, toy_vector)
 
 # ------------------------------------------------------------------------------- reading an index
 

@@ -11,10 +11,7 @@ import av
 import numpy as np
 import pytest
 
-try:
-    import toy_section as toy
-except ModuleNotFoundError:                    # once it lives in data.py
-    import data as toy
+from assets import toy
 from pose import joint_set, read_pose
 
 SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
