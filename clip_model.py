@@ -584,7 +584,7 @@ def load_clip(name_or_path, image_size=None, backbone=None, quick_gelu=True):
         state = openai_names(read_weights(path))
     try:
         own = infer_config(state)
-    except (KeyError, ValueError, TypeError):      # no CLIP at all: the keys are listed below
+    except (KeyError, ValueError, IndexError, TypeError):           # no CLIP: keys are listed below
         own = BACKBONES[name or "ViT-B/16"]
     config = BACKBONES[name] if name else own
     config = replace(config, quick_gelu=quick_gelu, image_size=own.image_size)

@@ -435,13 +435,9 @@ def test_decoded_words_give_the_same_tokens(words):
 
 def toy_words():
     """The words of the toy benchmark's captions."""
-    import data
+    from assets.toy import TOY_WORDS
 
-    return (
-        data.TOY_WORDS
-        if hasattr(data, "TOY_WORDS")
-        else importlib.import_module("toy_section").TOY_WORDS
-    )
+    return TOY_WORDS
 
 
 def test_folding_keeps_the_toys_words_apart():
@@ -708,6 +704,15 @@ def test_every_key_is_accounted_for(weights, tmp_path):
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "odd.pt")
     with pytest.raises(ValueError, match="missing .*and 283 more. Expected"):
         load_clip(tmp_path / "odd.pt", image_size=32)
+
+
+@pytest.mark.parametrize("key", ["visual.proj", "visual.conv1.weight", "token_embedding.weight"])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4)])
+def test_keys_of_another_rank(key, shape, weights, tmp_path):
+    """The sizes are read from these keys; whatever shape they have, the error is about keys."""
+    torch.save({**weights, key: torch.zeros(shape)}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match=r"keys of .*odd.pt do not fit: .* is \(.*\), not \("):
+        load_clip(tmp_path / "odd.pt")
 
 
 def test_another_backbone_is_an_error(weights, tmp_path):
