@@ -174,13 +174,15 @@ def join_world(cfg):
     size, rank, local = (int(os.environ.get(name, default)) for name, default in
                          (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     name = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    usable = False
+    with suppress(RuntimeError):                               # of torch.device, for an unknown name
         device = torch.device(f"cuda:{local}" if name == "cuda" else name)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as reason:
-        raise ValueError(f"device '{cfg.device}' cannot be used ({str(reason).splitlines()[0]}). Expected auto, "
-                         "cpu, cuda or cuda:N on a machine with that GPU. Try --device cpu.") from None
+        usable = device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+    if not usable:
+        raise ValueError(f"device '{cfg.device}' cannot be used here. Expected auto, cpu, cuda or cuda:N of "
+                         f"{torch.cuda.device_count()} GPUs. Try --device cpu.")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return World(rank, size, device)
