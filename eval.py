@@ -1,19 +1,20 @@
 """Measure a trained model, look at what it attends to, label one video, and count what models cost.
 
-| paper          | here                                            | test (tests/test_eval.py)       |
-|----------------|-------------------------------------------------|---------------------------------|
-| Sec. 3.4, (7)  | `evaluate`: mean over views, then softmax       | test_views_are_averaged         |
-| Tables 1 to 3  | `metrics_from`: top-1, top-5, mean over classes | test_metrics_match_a_slow_count |
-| Fig. 1c        | `draw_strip`: attention before and after P2V    | test_strips_are_drawn           |
-| Tables 7 and 9 | `count_costs`, `cost_table`                     | test_costs_of_the_paper         |
+paper          | here                                            | test (tests/test_eval.py)
+Sec. 3.4, (7)  | `evaluate`: mean over views, then softmax       | test_views_are_averaged
+Tables 1 to 3  | `metrics_from`: top-1, top-5, mean over classes | test_metrics_match_a_slow_count
+Fig. 1c        | `draw_strip`: attention before and after P2V    | test_strips_are_drawn
+Tables 7 and 9 | `count_costs`, `cost_table`                     | test_costs_of_the_paper
 
     python eval.py                                    newest run under out/, centre crop
     python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
+    torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
     python eval.py --video dive.mp4 --pose dive.npz   one video in, its label out
-    python eval.py --costs --table 7                  operations and parameters; needs no weights
+    python eval.py --model clip --data diving48 --root DIR --backbone ViT-B/16     zero-shot
+    python eval.py --costs --table 7                  operations and parameters; no files needed
 
-Shapes: B clips, R views, K classes, T pose frames, Tv video frames, N patches of a frame (class token
-not among them), J joints. Accuracies are shares of 1 in code and files, percent in print and pictures.
+Shapes: B clips, R views, K classes, T pose frames, Tv video frames, N patches of a frame (no class
+token), J joints. Accuracies are shares of 1 in code and files, percent in print and pictures.
 """
 from __future__ import annotations
 
@@ -22,10 +23,8 @@ import io
 import itertools
 import json
 import math
-import os
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,32 +42,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip_model import BACKBONES, CLIP, unknown_name
 from data import DATASETS, Clip, Clips, DataConfig, build_configs, diving_text
 from pevl import ROWS, PeVLConfig, build_model
-from pose import JOINT_SETS, draw_skeleton, joint_set, read_pose
+from pose import JOINT_SETS, atomic, draw_skeleton, joint_set, read_pose
 
-
-# ---- Files and progress --------------------------------------------------------------------------
 
 def write_atomically(path, data: bytes) -> Path:
-    """Write under a temporary name in the same folder, then rename: nobody ever reads half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)                               # mkstemp makes private files
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+    """`data` appears under `path` whole or not at all."""
+    with atomic(path) as part:
+        part.write_bytes(data)
+    return Path(path)
 
 
 class Progress:
-    """`evaluate 320/960 clips, 41.0 clips/s, 0:16 left`: one rewritten line on a terminal, in a log a
-    line every ten seconds."""
+    """`evaluate 320/960 clips, 41.0 clips/s, 0:16 left`: on a terminal one line, in a log one per
+    10 s."""
 
     def __init__(self, what: str, total: int, show: bool = True):
         self.what, self.total, self.done, self.show = what, total, 0, show
@@ -81,17 +67,11 @@ class Progress:
         if not self.show or (not last and now - self.shown < (0.2 if self.terminal else 10)):
             return
         self.shown, rate = now, self.done / max(now - self.start, 1e-6)
-        left = int((self.total - self.done) / max(rate, 1e-6))
+        left = int((self.total - self.done) / rate)
         line = (f"{self.what} {self.done}/{self.total} clips, {rate:.1f} clips/s, "
                 f"{left // 60}:{left % 60:02d} left")
         end = "\n" if last or not self.terminal else ""
         print(f"\r{line:<78}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
-
-
-def quiet_worker(_) -> None:
-    """A loader's worker leaves Ctrl-C and Slurm's SIGTERM to the main process, which ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 # ---- Metrics -------------------------------------------------------------------------------------
@@ -99,10 +79,10 @@ def quiet_worker(_) -> None:
 def metrics_from(confusion: torch.Tensor, unread: torch.Tensor | None = None) -> dict:
     """Accuracies from counts.
 
-    confusion: (K, K) integers, row = true label, column = predicted label. unread: (K,) clips of each
-    label that could not be read; they have no predicted label and count as wrong. Returns top1; mean,
-    over the labels that have clips, since a label without any says nothing; per_class, K values, None
-    without clips; clips.
+    confusion: (K, K) integers, row = true label, column = predicted label. unread: (K,) clips of
+    each label that could not be read; they have no predicted label and count as wrong. Returns
+    top1; mean, over the labels that have clips, since a label without any says nothing; per_class,
+    K values, None without clips; clips.
     """
     total = confusion.sum(1) if unread is None else confusion.sum(1) + unread
     correct, clips = confusion.diagonal(), int(total.sum())
@@ -129,7 +109,7 @@ def same_text_columns(texts: list[str]) -> torch.Tensor:
 
 
 def compares_texts(model) -> bool:
-    """Whether labels are texts to `model`, and not rows of a linear head."""
+    """Whether labels are texts to `model`, not rows of a linear head."""
     return model.config.text and model.config.model != "aim"
 
 
@@ -155,19 +135,25 @@ def autocast(device, precision: str):
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
 
 
+def quiet_worker(_) -> None:
+    """A loader's worker leaves Ctrl-C and Slurm's SIGTERM to the main process, which ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @torch.no_grad()
 def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", progress=True,
              probabilities=False) -> dict:
     """Accuracy of `model` on `dataset`, a `data.Clips` in evaluation mode.
 
-        p = softmax(mean over views of sim / tau)       Eq. (7); one similarity alone is ranked alike
+        p = softmax(mean over views of sim / tau)     Eq. (7); one similarity alone is ranked alike
 
-    The K texts are encoded once. Under torch.distributed each rank answers the clips rank, rank + world
-    and so on, none twice and none as padding; then every rank has all answers and counts them. A clip
-    that cannot be read is wrong in every figure. Returns top1, top5, mean, top1/vs and so on; per_class
-    (K); clips; confusion (K, K) long [true, predicted]; unread (K,); ties; errors, ids of broken clips;
-    predictions, a dict per clip in the data set's order; seconds; where asked for, `probabilities`
-    float32 (clips, K), NaN for broken clips.
+    The K texts are encoded once. Under torch.distributed each rank answers the clips rank, rank +
+    world and so on, none twice and none as padding; then every rank has all answers and counts
+    them. A clip that cannot be read is wrong in every figure. Returns top1, top5, mean, top1/vs and
+    so on; per_class (K); clips; confusion (K, K) long [true, predicted]; unread (K,); ties; errors,
+    ids of broken clips; predictions, a dict per clip in the data set's order; seconds; where asked
+    for, `probabilities` float32 (clips, K), NaN for broken clips.
     """
     grouped = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
@@ -185,7 +171,7 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
             folded, views = fold_views(batch, device)
             with autocast(device, precision):
                 logits = average_views(model.class_logits(model(folded), text), views)
-            rows += answers({n: x[:, columns] for n, x in logits.items()}, batch, dataset, probabilities)
+            rows += answers({n: x[:, columns] for n, x in logits.items()}, batch, dataset.clips)
             meter.add(len(batch["label"]))
     finally:
         model.train(was_training)
@@ -193,60 +179,57 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
         parts = [None] * world
         dist.all_gather_object(parts, rows)
         rows = sorted(itertools.chain(*parts), key=lambda row: row["index"])
-    return {**count(rows, len(dataset.labels), probabilities), "seconds": time.monotonic() - start}
+    result = {**count(rows, len(dataset.labels)), "seconds": time.monotonic() - start}
+    shares = [row.pop("share") for row in rows]
+    return {**result, "probabilities": np.stack(shares)} if probabilities and shares else result
 
 
-def answers(logits: dict, batch: dict, dataset, probabilities: bool) -> list[dict]:
-    """logits, name -> (B, K), the first one, `all`, predicts -> a row of plain values per clip."""
-    read, rows = ~batch["broken"].bool(), []
-    share, (order, tied) = logits["all"].softmax(1), rank_labels(logits["all"])
+def answers(logits: dict, batch: dict, clips) -> list[dict]:
+    """logits: name -> (B, K), of which `all` predicts. A row of plain values for each clip."""
+    read, share, rows = ~batch["broken"].bool(), logits["all"].softmax(1).numpy(), []
+    order, tied = rank_labels(logits["all"])
+    alone = {name: rank_labels(x)[0][:, 0] for name, x in logits.items() if name != "all"}
+    sound = torch.stack([x.isfinite().all(1) for x in logits.values()])                # (names, B)
     for b, index in enumerate(batch["index"].tolist()):
-        row = {"index": index, "id": dataset.clips[index].id, "label": int(batch["label"][b]),
-               "broken": not read[b], "predicted": None, "probability": 0.0, "top5": [], "alone": {}}
-        if read[b]:
-            for name, x in logits.items():
-                if not x[b].isfinite().all():
-                    raise ValueError(
-                        f"the logits '{name}' of clip {row['id']} are not finite. Expected a number for each "
-                        "label. The weights have diverged: take an earlier checkpoint or train with a lower "
-                        "learning rate.")
-            row |= {"predicted": int(order[b, 0]), "probability": float(share[b, order[b, 0]]),
-                    "top5": order[b, :5].tolist(), "tied": bool(tied[b])}
-        row["alone"] = {name: int(rank_labels(x[b:b + 1])[0][0, 0]) if read[b] else None
-                        for name, x in logits.items() if name != "all"}
-        if probabilities:
-            row["share"] = share[b].numpy() if read[b] else np.full(len(share[b]), np.nan, np.float32)
-        rows.append(row)
+        if read[b] and not sound[:, b].all():
+            raise ValueError(f"the logits of clip {clips[index].id} are not finite. Expected "
+                             "numbers. The weights have diverged: take an earlier checkpoint, or "
+                             "train with a lower learning rate.")
+        best = order[b].tolist() if read[b] else [None]
+        rows.append({"index": index, "id": clips[index].id, "label": int(batch["label"][b]),
+                     "predicted": best[0], "top5": best[:5], "broken": not read[b],
+                     "probability": float(share[b, best[0]]) if read[b] else 0.0,
+                     "tied": bool(tied[b] & read[b]),
+                     "share": share[b] if read[b] else np.full_like(share[b], np.nan),
+                     "alone": {name: int(x[b]) if read[b] else None for name, x in alone.items()}})
     return rows
 
 
-def count(rows: list[dict], K: int, probabilities: bool) -> dict:
+def count(rows: list[dict], K: int) -> dict:
     """The answers for all clips -> the result of `evaluate`."""
-    share = [row.pop("share") for row in rows] if probabilities else []
     confusion, unread = torch.zeros(K, K, dtype=torch.long), torch.zeros(K, dtype=torch.long)
-    hits = {"top5": 0, **{f"top1/{name}": 0 for row in rows for name in row["alone"]}}
+    hits = {"top5": 0}
     for row in rows:
         if row["broken"]:
             unread[row["label"]] += 1
         else:
             confusion[row["label"], row["predicted"]] += 1
         hits["top5"] += row["label"] in row["top5"]
-        for name, label in row.pop("alone").items():
-            hits[f"top1/{name}"] += label == row["label"]
-    metrics = metrics_from(confusion, unread)
-    return {"top1": metrics["top1"], "mean": metrics["mean"],
-            **{name: n / max(len(rows), 1) for name, n in hits.items()}, **metrics,
-            "confusion": confusion, "unread": unread, "ties": sum(row.pop("tied", False) for row in rows),
-            "errors": [row["id"] for row in rows if row["broken"]], "predictions": rows,
-            **({"probabilities": np.array(share, np.float32).reshape(-1, K)} if probabilities else {})}
+        for name, label in row["alone"].items():
+            hits[f"top1/{name}"] = hits.get(f"top1/{name}", 0) + (label == row["label"])
+    shares = {name: n / max(len(rows), 1) for name, n in hits.items()}
+    return {**metrics_from(confusion, unread), **shares, "confusion": confusion, "unread": unread,
+            "ties": sum(row["tied"] for row in rows), "predictions": rows,
+            "errors": [row["id"] for row in rows if row["broken"]]}
 
 
 # ---- Drawing: colours and text -------------------------------------------------------------------
 INK, GREY, RULE = (32, 36, 44), (104, 110, 122), (222, 225, 230)
 SERIES = ((0, 101, 178), (213, 94, 0), (0, 146, 108), (153, 79, 161), (214, 150, 0), (70, 170, 220),
           (90, 90, 90))
-# Colour scales of even steps in lightness, by anchors: counts (white to blue), heat (black to yellow).
-BLUES = ((250, 252, 255), (214, 228, 242), (158, 198, 224), (90, 155, 204), (37, 107, 174), (8, 56, 116))
+# Anchors of colour scales, even steps in lightness: counts (white to blue), heat (black to yellow).
+BLUES = ((250, 252, 255), (214, 228, 242), (158, 198, 224), (90, 155, 204), (37, 107, 174),
+         (8, 56, 116))
 HEAT = ((0, 0, 4), (40, 17, 89), (99, 26, 128), (158, 47, 127), (214, 69, 108), (246, 115, 92),
         (254, 175, 119), (252, 253, 191))
 
@@ -269,7 +252,8 @@ def text_width(text: str, size: int) -> int:
 
 
 def shorten(text: str, size: int, width: int) -> str:
-    """`text`, its middle left out where it is wider than `width`: labels often differ at the end."""
+    """`text`, its middle left out where it is wider than `width`: labels often differ at the
+    end."""
     kept, short = len(text), text
     while kept > 2 and text_width(short, size) > width:
         kept -= 1
@@ -278,15 +262,16 @@ def shorten(text: str, size: int, width: int) -> str:
 
 
 def save_png(image: Image.Image, path) -> Path:
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return write_atomically(path, data.getvalue())
+    with atomic(path) as part:
+        image.save(part, "PNG")
+    return Path(path)
 
 
 # ---- Confusion matrix ----------------------------------------------------------------------------
 
 def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
-    """Rows = true, columns = predicted, shade = share of the row, counts where they fit in a cell."""
+    """Rows = true, columns = predicted, shade = share of the row, counts where they fit in a
+    cell."""
     table, K = np.asarray(confusion), len(labels)
     cell = min(max(1000 // max(K, 1), 13), 44)
     size, digits = min(cell - 3, 15), min(int(cell * 0.45), 15)
@@ -318,7 +303,7 @@ def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
 
 
 # ---- Curves and bars -----------------------------------------------------------------------------
-FINE = 2                                       # drawn this much larger, then scaled down: smooth lines
+FINE = 2                                     # drawn larger, then scaled down: smooth lines
 
 
 class Pen:
@@ -337,22 +322,19 @@ class Pen:
         if len(spots) > 1:
             self.draw.line(spots, tint, round(width * FINE), joint="curve")
 
-    def box(self, left, top, right, bottom, tint):
-        self.draw.rectangle([v * FINE for v in (left, top, right, bottom)], tint)
+    def shape(self, points, tint):
+        self.draw.polygon([(x * FINE, y * FINE) for x, y in points], tint)
 
-    def dot(self, x, y, tint, radius=2.5):
-        self.draw.ellipse([v * FINE for v in (x - radius, y - radius, x + radius, y + radius)], tint)
-
-    def diamond(self, x, y, tint, radius=6):
-        corners = [(x + dx * radius, y + dy * radius) for dx, dy in ((0, -1), (1, 0), (0, 1), (-1, 0))]
-        self.draw.polygon([(u * FINE, v * FINE) for u, v in corners], tint, "white", FINE)
+    def diamond(self, x, y, tint, radius):
+        self.shape([(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)], tint)
 
     def save(self, path) -> Path:
         return save_png(self.image.resize(self.size, Image.Resampling.LANCZOS), path)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that cover low .. high, apart by 1, 2 or 5 times a power of ten."""
+    """About `count` round numbers that cover low .. high, apart by 1, 2 or 5 times a power of
+    ten."""
     span = max(high - low, 1e-9) / count
     base = 10.0 ** math.floor(math.log10(span))
     step = next(m * base for m in (1, 2, 5, 10) if m * base >= span * 0.999)
@@ -361,7 +343,8 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def draw_panel(pen: Pen, box, series: dict, title: str, high: float = 0.0) -> None:
-    """Axes, ticks, legend and a line per series (name -> [(x, y)]) in box = left, top, right, bottom."""
+    """Axes, ticks, legend and a line per series (name -> [(x, y)]) in box = left, top, right,
+    bottom."""
     left, top, right, bottom = box
     xs = [x for line in series.values() for x, _ in line] or [0]
     ys = [y for line in series.values() for _, y in line] or [0]
@@ -383,26 +366,23 @@ def draw_panel(pen: Pen, box, series: dict, title: str, high: float = 0.0) -> No
     pen.text(left, top - 34, title, size=15)
     pen.text((left + right) / 2, bottom + 32, "epoch", GREY, anchor="mm")
     x = left
-    for i, (name, points) in enumerate(series.items()):
-        tint, spots = SERIES[i % len(SERIES)], [place(*point) for point in points]
+    for (name, points), tint in zip(series.items(), itertools.cycle(SERIES)):
+        spots = [place(*point) for point in points]
         pen.line(spots, tint, 2)
         for spot in spots if len(spots) <= 60 else []:
-            pen.dot(*spot, tint)
+            pen.diamond(*spot, tint, 3)
         pen.line([(x, top - 13), (x + 16, top - 13)], tint, 3)
         pen.text(x + 21, top - 13, name)
         x += 21 + text_width(name, 12) + 16
 
 
 def draw_curves(rows: list[dict], path) -> Path:
-    """One dict per epoch -> two panels: `total`, `loss...`, `L_...` on the left; `top1...`, `top5` and
-    `mean` (shares of 1) on the right. Every row has `epoch`; any other key may be missing."""
-    def number(value):
-        return isinstance(value, (int, float)) and math.isfinite(value)
-
+    """One dict per epoch -> two panels: `total`, `loss...`, `L_...` on the left; `top1...`, `top5`
+    and `mean` (shares of 1) on the right. Every row has `epoch`; any other key may be missing."""
     def lines(wanted, unit=1):
         names = dict.fromkeys(name for row in rows for name in row if wanted(name))
-        return {name: [(row["epoch"], unit * row[name]) for row in rows if number(row.get(name))]
-                for name in names}
+        return {name: [(row["epoch"], unit * row[name]) for row in rows
+                       if row.get(name) is not None and math.isfinite(row[name])] for name in names}
 
     losses = lines(lambda name: name in ("total", "loss") or name.startswith(("L_", "loss/")))
     accuracies = lines(lambda name: name.split("/")[0] in ("top1", "top5", "mean"), 100)
@@ -425,23 +405,25 @@ def draw_bars(rows: list[tuple], path, title: str = "top-1 accuracy, %") -> Path
         pen.line([(spot(value), top - 6), (spot(value), height - 46)])
         pen.text(spot(value), height - 36, str(value), GREY, anchor="mm")
     for i, (name, mean, spread, paper) in enumerate(rows):
-        y = top + step * (i + 0.5)
+        y, x = top + step * (i + 0.5), spot(mean)
         pen.text(left - 10, y, shorten(str(name), 14, room), size=14, anchor="rm")
-        pen.box(left, y - 9, spot(mean), y + 9, SERIES[0])
+        pen.shape([(left, y - 9), (x, y - 9), (x, y + 9), (left, y + 9)], SERIES[0])
         if spread:
             low, high = spot(mean - spread), spot(mean + spread)
-            for x, y0, u, y1 in ((low, y, high, y), (low, y - 5, low, y + 5), (high, y - 5, high, y + 5)):
-                pen.line([(x, y0), (u, y1)], INK, 1.5)
+            for ends in ([(low, y), (high, y)], *([(u, y - 5), (u, y + 5)] for u in (low, high))):
+                pen.line(ends, INK, 1.5)
         if paper is not None:
-            pen.diamond(spot(paper), y, SERIES[1])
-        pen.text(right + 14, y, f"{mean:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""), size=13)
-    pen.diamond(left + 6, height - 14, SERIES[1])
-    pen.text(left + 18, height - 14, "the paper's figure; whisker: standard deviation over seeds", GREY)
+            pen.diamond(spot(paper), y, "white", 8)
+            pen.diamond(spot(paper), y, SERIES[1], 6)
+        says = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+        pen.text(right + 14, y, says, size=13)
+    pen.diamond(left + 6, height - 14, SERIES[1], 6)
+    pen.text(left + 18, height - 14, "the paper's; whisker: standard deviation over seeds", GREY)
     return pen.save(path)
 
 
 # ---- Strips: what the model looked at, as in Fig. 1c ---------------------------------------------
-CELL, MARGIN = 124, 112                        # side of a picture, room for a row's name; pixels
+CELL, MARGIN, HEAD = 124, 112, 44              # pixels: side of a frame, room for row names, title
 STRIP_ROWS = {"frames": "frames", "skeleton": "pose", "patch_weight": "patch weight\nEq. (1)",
               "before": "attention\nbefore P2V", "after": "attention\nafter P2V"}
 
@@ -450,82 +432,78 @@ def heat(frame: Image.Image, values) -> Image.Image:
     """A map over patches (N,), scaled to its largest value, laid over the darkened frame."""
     grid, largest = math.isqrt(len(values)), max(float(np.max(values)), 1e-12)
     small = Image.fromarray((np.asarray(values, np.float32) / largest).reshape(grid, grid))
-    share = np.clip(np.asarray(small.resize(frame.size, Image.Resampling.BILINEAR)), 0, 1)[..., None]
-    grey = np.asarray(frame.convert("L"), np.float32)[..., None] * 0.6
-    opaque = 0.15 + 0.75 * share
-    return Image.fromarray(((1 - opaque) * grey + opaque * colour(share[..., 0])).astype(np.uint8))
+    share = np.clip(np.asarray(small.resize(frame.size, Image.Resampling.BILINEAR)), 0, 1)
+    grey, opaque = np.asarray(frame.convert("L"))[..., None] * 0.6, 0.15 + 0.75 * share[..., None]
+    return Image.fromarray(((1 - opaque) * grey + opaque * colour(share)).astype(np.uint8))
 
 
 def strip_cell(name: str, clip: dict, i: int) -> Image.Image:
     """One picture of a strip: row `name`, video frame i."""
     frame = Image.fromarray(clip["frames"][i]).resize((CELL, CELL), Image.Resampling.BICUBIC)
-    if name == "frames":
-        return frame
     if name == "skeleton":
         dark = Image.blend(frame.convert("L").convert("RGB"), Image.new("RGB", frame.size), 0.55)
-        return draw_skeleton(dark, (clip["keypoints"][i] + 1) / 2 * CELL - 0.5, clip["scores"][i],
-                             clip["joints"])
-    return heat(frame, clip["maps"][name][i])
+        pixels = (clip["keypoints"][i] + 1) / 2 * CELL - 0.5
+        return draw_skeleton(dark, pixels, clip["scores"][i], clip["joints"])
+    return frame if name == "frames" else heat(frame, clip["maps"][name][i])
 
 
 def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
-    """One picture of a few clips, stacked: frames, pose, patch weight, attention before and after P2V.
+    """One picture of a few clips, stacked: frames, pose, patch weight, attention before and after
+    P2V.
 
     A clip: said (text), right (bool or None), frames (Tv, S, S, 3) uint8, keypoints (Tv, J, 2) in
     [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). A map that is not there has no row.
     """
-    step, blocks = CELL + 3, []
-    for clip in clips:
-        names = [n for n in STRIP_ROWS if n in ("frames", "skeleton") or n in clip["maps"]]
-        chosen = np.linspace(0, len(clip["frames"]) - 1, min(columns, len(clip["frames"])))
-        block = Image.new("RGB", (MARGIN + step * columns + 8, 44 + step * len(names)), "white")
-        draw = ImageDraw.Draw(block)
+    step, top = CELL + 3, 0
+    rows = [[n for n in STRIP_ROWS if n in ("frames", "skeleton") or n in c["maps"]] for c in clips]
+    size = MARGIN + step * columns + 8, sum(HEAD + step * len(names) + 10 for names in rows)
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    for clip, names in zip(clips, rows):
         tint = INK if clip["right"] is None else SERIES[2] if clip["right"] else SERIES[1]
-        draw.rectangle([10, 12, 15, 34], tint)
-        draw.text((24, 23), shorten(clip["said"], 16, block.width - 40), INK, font(16), anchor="lm")
-        for r, name in enumerate(names):
-            top = 44 + r * step
+        draw.rectangle([10, top + 12, 15, top + 34], tint)
+        said = shorten(clip["said"], 16, size[0] - 40)
+        draw.text((24, top + 23), said, INK, font(16), anchor="lm")
+        Tv, top = len(clip["frames"]), top + HEAD
+        for name in names:
             draw.multiline_text((MARGIN - 10, top + CELL / 2), STRIP_ROWS[name], GREY, font(13),
                                 anchor="rm", align="right")
-            for c, i in enumerate(chosen.round().astype(int)):
-                block.paste(strip_cell(name, clip, int(i)), (MARGIN + c * step, top))
-        blocks.append(block)
-    whole = Image.new("RGB", (max(b.width for b in blocks), sum(b.height + 10 for b in blocks)), "white")
-    for k, block in enumerate(blocks):
-        whole.paste(block, (0, sum(b.height + 10 for b in blocks[:k])))
-    return save_png(whole, path)
+            for c, i in enumerate(np.linspace(0, Tv - 1, min(columns, Tv)).round().astype(int)):
+                image.paste(strip_cell(name, clip, int(i)), (MARGIN + c * step, top))
+            top += step
+        top += 10
+    return save_png(image, path)
 
 
 @torch.no_grad()
 def strip_clip(model, dataset, index: int, said: str, right: bool | None, device) -> dict:
     """Clip `index` as `draw_strip` wants it, in its middle view."""
-    item = dataset[index]
-    one = {name: item[name][len(item[name]) // 2][None] for name in ("frames", "keypoints", "scores")}
-    maps, looks = {}, hasattr(model, "attention_maps") and getattr(model, "video", None) is not None
-    if looks:
-        on_device = {name: x.to(device) for name, x in one.items()}
-        maps = model.attention_maps({**on_device, "label": item["label"][None].to(device)})
+    item, maps = dataset[index], {}
+    middle = len(item["frames"]) // 2
+    one = {name: item[name][middle][None] for name in ("frames", "keypoints", "scores")}
+    if hasattr(model, "attention_maps") and model.video is not None:
+        batch = {**one, "label": item["label"][None]}
+        maps = model.attention_maps({name: x.to(device) for name, x in batch.items()})
     T, Tv = one["keypoints"].shape[1], one["frames"].shape[1]
-    seen = (np.arange(Tv) * T + T // 2) // Tv                     # the pose frames that are video frames
+    seen = (np.arange(Tv) * T + T // 2) // Tv                # the pose frames that are video frames
     return {"said": said, "right": right, "joints": dataset.joints,
             "frames": one["frames"][0].permute(0, 2, 3, 1).numpy(),
-            "keypoints": one["keypoints"][0, seen].numpy(), "scores": one["scores"][0, seen].numpy(),
+            **{name: one[name][0, seen].numpy() for name in ("keypoints", "scores")},
             "maps": {name: x[0].float().cpu().numpy() for name, x in maps.items()}}
 
 
 def draw_strips(model, dataset, predictions: list[dict], folder, device, classes: int) -> int:
-    """A strip for each of the first `classes` labels: its first clip that was right, first that was not."""
+    """A strip for each of the first `classes` labels: its first clip that was right, and that was
+    not."""
     was_training, written = model.training, 0
     model.eval()
     for label, name in enumerate(dataset.labels[:classes]):
-        clips = []
+        clips, own = [], [p for p in predictions if p["label"] == label and not p["broken"]]
         for right in (True, False):
-            found = [(i, p) for i, p in enumerate(predictions) if p["label"] == label
-                     and not p["broken"] and (p["predicted"] == label) == right]
-            for i, p in found[:1]:
+            for p in [p for p in own if (p["predicted"] == label) == right][:1]:
                 answer = "" if right else f", taken for: {dataset.labels[p['predicted']]}"
                 said = f"{p['id']}: {name}{answer} ({100 * p['probability']:.0f} %)"
-                clips.append(strip_clip(model, dataset, i, said, right, device))
+                clips.append(strip_clip(model, dataset, p["index"], said, right, device))
         if clips:
             safe = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)[:60]
             draw_strip(clips, Path(folder) / f"{label:03d}-{safe}.png")
@@ -537,8 +515,8 @@ def draw_strips(model, dataset, predictions: list[dict], folder, device, classes
 # ---- Costs, Tables 7 and 9 -----------------------------------------------------------------------
 COLUMNS = {"video": ("video tower", "CLIP image tower", "temporal transformer"),
            "pose": ("pose tower", "pose image"), "text": ("text tower",), "UCMR": ("P2V", "V2P")}
-PAPER_M = {("pevl", "ViT-B/16"): 42, ("pevl", "ViT-L/14"): 109,                        # Table 1
-           ("aim", "ViT-B/16"): 11, ("aim", "ViT-L/14"): 38}
+TABLE1_M = {("pevl", "ViT-B/16"): 42, ("pevl", "ViT-L/14"): 109, ("aim", "ViT-B/16"): 11,
+            ("aim", "ViT-L/14"): 38}
 
 
 def dives() -> list[str]:
@@ -548,56 +526,55 @@ def dives() -> list[str]:
     return [DATASETS["diving48"].prompt.format(diving_text(list(words))) for words in parts]
 
 
+class Blank(TorchFunctionMode):
+    """Modules made inside leave their weights unset: nobody reads them, and setting them is
+    slow."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        setters = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_")
+        if getattr(func, "__name__", "") in setters:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def watch(owner, method: str, name: str, ledger: dict, memo: dict) -> None:
-    """From now on owner.method adds its multiply-accumulates to ledger[name].
+    """From now on owner.method adds its G multiply-accumulates to ledger[name].
 
     On the meta device a result is a shape and nothing else, so a part that has been run on the same
-    shapes before (another row of the table) is not run again: memo."""
+    shapes before (in another row of the table) is not run again: `memo`."""
     run = getattr(owner, method)
     build = (name, repr(owner), tuple(p.shape for p in owner.parameters()))
 
     def measured(*args, **kwargs):
         args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
-        shapes = tuple(tuple(x.shape) for x in args if isinstance(x, torch.Tensor))
-        key = (build, shapes, str(kwargs))
+        key = (build, *(x.shape for x in args if isinstance(x, torch.Tensor)), str(kwargs))
         if key not in memo:
             with FlopCounterMode(display=False) as counter:
                 memo[key] = run(*args, **kwargs), counter
-        out, counter = memo[key]
-        ledger[name] = ledger.get(name, 0) + counter.get_total_flops() / 2 / 1e9
-        return out
+        ledger[name] = ledger.get(name, 0) + memo[key][1].get_total_flops() / 2e9
+        return memo[key][0]
 
     setattr(owner, method, measured)
 
 
-class Blank(TorchFunctionMode):
-    """Modules made inside leave their weights unset: nobody reads them, and setting them takes seconds."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        setters, kwargs = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_"), kwargs or {}
-        if getattr(func, "__name__", "") in setters:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
 @torch.no_grad()
-def count_costs(config, texts=None, joints: int = 17, memo: dict | None = None) -> dict:
+def count_costs(config, joints: int = 17, memo: dict | None = None) -> dict:
     """Part -> gmacs per clip, tunable_m, total_m; the part `similarity` is all that is left over.
 
     The model itself runs one clip on the meta device (no weights, no memory, no arithmetic) under
-    torch's flop counter; a multiply-accumulate is two of its operations. Texts count once, as if for
-    one clip: an evaluation encodes them once for all clips."""
-    memo, ledger, frames = {} if memo is None else memo, {}, config.video_frames
+    torch's flop counter; a multiply-accumulate is two of its operations. The texts count once, as
+    if for this clip, though an evaluation encodes them once for all clips."""
+    memo, ledger, T = {} if memo is None else memo, {}, config.pose_frames
     shape = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
     with Blank(), torch.device("meta"):
         clip = CLIP(shape)
-        batch = {"frames": torch.empty(1, frames, 3, config.image_size, config.image_size),
-                 "keypoints": torch.empty(1, config.pose_frames, joints, 2),
-                 "scores": torch.empty(1, config.pose_frames, joints), "label": torch.zeros(1).long()}
-    # Building asks the frozen CLIP for its texts once (Eq. 5), which is no cost of a clip: shapes suffice.
+        batch = {"frames": torch.empty(1, config.video_frames, 3, *[config.image_size] * 2),
+                 "keypoints": torch.empty(1, T, joints, 2), "scores": torch.empty(1, T, joints),
+                 "label": torch.zeros(1).long()}
+    # Building asks the frozen CLIP for its texts (Eq. 5), no cost of a clip: shapes suffice.
     clip.encode_text = lambda tokens: [torch.empty(len(tokens), shape.embed_dim, device="meta")]
     with Blank():
-        model = build_model(config, clip, texts or dives(), joints).to("meta").eval()
+        model = build_model(config, clip, dives(), joints).to("meta").eval()
     del clip.encode_text
     watch(clip, "encode_text", "text tower", ledger, memo)
     for name, part in {**model.parts(), "CLIP image tower": clip.visual}.items():
@@ -608,49 +585,42 @@ def count_costs(config, texts=None, joints: int = 17, memo: dict | None = None) 
         ledger.clear()
         model.class_logits(model(batch), model.encode_texts() if compares_texts(model) else None)
 
-    run()                                      # each part under a counter of its own ...
+    run()                                    # each part under a counter of its own ...
     with FlopCounterMode(display=False) as rest:
-        run()                                  # ... and remembered here, so that this counts the rest
-    ledger["similarity"] = rest.get_total_flops() / 2 / 1e9
-    costs = {name: {"gmacs": gmacs, "tunable_m": 0.0, "total_m": 0.0} for name, gmacs in ledger.items()}
-    for name, part in model.parts().items():
-        row = costs.setdefault(name, {"gmacs": 0.0, "tunable_m": 0.0, "total_m": 0.0})
-        for p in part.parameters() if isinstance(part, torch.nn.Module) else part:
-            row["total_m"] += p.numel() / 1e6
-            row["tunable_m"] += p.numel() / 1e6 * p.requires_grad
+        run()                                # ... and remembered here, so that this counts the rest
+    ledger["similarity"] = rest.get_total_flops() / 2e9
+    costs = {}
+    for name in [*ledger, *(name for name in model.parts() if name not in ledger)]:
+        part = model.parts().get(name, [])
+        params = list(part.parameters() if isinstance(part, torch.nn.Module) else part)
+        costs[name] = {"gmacs": ledger.get(name, 0.0),
+                       "total_m": sum(p.numel() for p in params) / 1e6,
+                       "tunable_m": sum(p.numel() for p in params if p.requires_grad) / 1e6}
     return costs
 
 
-def total(costs: dict, what: str) -> float:
-    return sum(row[what] for row in costs.values())
-
-
 def cost_table(rows: dict) -> str:
-    """rows: name -> (config, Row or None) -> the table that `--costs` prints."""
-    def cell(value, digits=1, sign=""):
-        return "-" if value is None else f"{value:{sign}.{digits}f}"
-
-    head = ["", *COLUMNS, "rest", "G MAC", "paper", "diff", "tunable M", "paper", "diff", "total M"]
-    lines, memo, single = [head], {}, []
+    """rows: name -> (config, Row or None) -> what `--costs` prints: a line each; one alone by
+    parts."""
+    lines = [["", *COLUMNS, "rest", "G MAC", "paper", "diff", "tuned M", "paper", "diff", "all M"]]
+    memo, parts = {}, [["part", "G MAC", "tunable M", "total M"]]
     for name, (config, row) in rows.items():
         costs = count_costs(config, memo=memo)
-        parts = {column: sum(costs[p]["gmacs"] for p in names if p in costs)
-                 for column, names in COLUMNS.items()}
-        ours = total(costs, "gmacs"), total(costs, "tunable_m")
-        known = row is not None and config.backbone == "ViT-B/16"
-        paper = (row.gmacs, row.tunable_m) if known else (
-            None, PAPER_M.get((config.model, config.backbone)) if row is None or not row.overrides else None)
-        gaps = [None if p is None else o - p for o, p in zip(ours, paper)]
-        lines.append([f"{name} ({row.what})" if row else name, *(cell(v) for v in parts.values()),
-                      cell(ours[0] - sum(parts.values())), cell(ours[0]), cell(paper[0], 0),
-                      cell(gaps[0], 1, "+"), cell(ours[1], 2), cell(paper[1], 0), cell(gaps[1], 2, "+"),
-                      cell(total(costs, "total_m"), 1)])
-        single = [["part", "G MAC", "tunable M", "total M"]] + [
-            [part, cell(c["gmacs"], 3), cell(c["tunable_m"], 3), cell(c["total_m"], 3)]
-            for part, c in costs.items()]
-    note = (f"G multiply-accumulates per clip ({config.backbone}, {config.image_size} px); text: "
-            f"{len(dives())} prompts of Diving48's kind, cut at the longest, once")
-    return "\n".join(([*table(single), ""] if len(rows) == 1 else []) + [*table(lines), note])
+        G, tunable, everything = (sum(part[what] for part in costs.values())
+                                  for what in ("gmacs", "tunable_m", "total_m"))
+        columns = [sum(costs[p]["gmacs"] for p in own if p in costs) for own in COLUMNS.values()]
+        paper = (None, TABLE1_M.get((config.model, config.backbone))) if row is None else (
+            row.gmacs, row.tunable_m) if config.backbone == "ViT-B/16" else (None, None)
+        line = [f"{x:.1f}" for x in (*columns, G - sum(columns), G)]
+        for ours, theirs, digits in ((G, paper[0], 1), (tunable, paper[1], 2)):
+            line += ([f"{ours:.{digits}f}"] if digits == 2 else []) + (
+                ["-", "-"] if theirs is None else [str(theirs), f"{ours - theirs:+.{digits}f}"])
+        lines.append([f"{name} ({row.what})" if row else name, *line, f"{everything:.1f}"])
+        parts += [[part, *(f"{c[what]:.3f}" for what in ("gmacs", "tunable_m", "total_m"))]
+                  for part, c in costs.items()]
+    note = (f"G multiply-accumulates per clip, {config.backbone}, {config.image_size} px; text: "
+            f"{len(dives())} prompts like Diving48's, cut at the longest, counted once")
+    return "\n".join([*(table(parts) + [""] if len(rows) == 1 else []), *table(lines), note])
 
 
 def table(lines: list[list[str]]) -> list[str]:
@@ -669,15 +639,18 @@ def settings_for(cls, settings: dict):
 
 
 def find_checkpoint(row: str = "", out="out") -> Path:
-    """`last.pt`, the final weights, of the newest run under out/ (of the newest one that trained `row`)."""
-    for path in sorted(Path(out).glob("*/last.pt"), key=lambda p: p.stat().st_mtime, reverse=True):
+    """`last.pt`, the final weights, of the newest run under out/; of the newest that trained
+    `row`."""
+    runs = sorted(Path(out).glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in runs:
         about = path.with_name("config.json")
         config = json.loads(about.read_text()).get("config", {}) if about.exists() else {}
-        if config.get("data") != "toy-stills" and (not row or config.get("row") == row):
+        if config.get("data") != "toy-stills" and row in ("", config.get("row")):
             return path
-    wanted, command = (f" of row {row}", f" --row {row}") if row else ("", "")
-    raise FileNotFoundError(f"no trained model{wanted} under {out}/. Expected {out}/<run>/last.pt. Train one "
-                            f"first: `python train.py{command}`; or name a checkpoint with --ckpt PATH.")
+    flag = f" --row {row}" if row else ""
+    raise FileNotFoundError(f"no trained model{flag and f' of {row}'} under {out}/. Expected "
+                            f"{out}/<run>/last.pt. Train one: `python train.py{flag}`; or name a "
+                            "checkpoint with --ckpt PATH.")
 
 
 def load_checkpoint(path) -> dict:
@@ -686,91 +659,79 @@ def load_checkpoint(path) -> dict:
     path = Path(path)
     saved = read_checkpoint(path / "last.pt" if path.is_dir() else path)
     if saved["config"].get("data") == "toy-stills":
-        raise ValueError(f"{path} is the pretraining of a CLIP, not an action model. Expected a checkpoint of "
-                         "pevl, vilp or aim. Export it with train.py --export, or choose another --ckpt.")
+        raise ValueError(f"{path} is the pretraining of a CLIP, not an action model. Expected a "
+                         "checkpoint of pevl, vilp or aim. Choose another --ckpt.")
     return saved
 
 
-def rebuild(saved: dict, config: PeVLConfig | None = None):
-    """The trained model of a checkpoint, on the CPU, in evaluation mode."""
+def rebuild(saved: dict, clip_path: str = ""):
+    """The trained model of a checkpoint, on the CPU, in evaluation mode. clip_path: where CLIP's
+    weights lie now, if not where they lay in training."""
     from train import fingerprint, load_trunk, reseed
-    config = config or settings_for(PeVLConfig, saved["config"])
+    config = settings_for(PeVLConfig, saved["config"])
+    config = dataclasses.replace(config, clip=clip_path or config.clip)
     reseed(saved["config"].get("seed", 0))     # --clip random: the same random CLIP as in training
     clip = load_trunk(config)
     if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
-        raise ValueError(f"these CLIP weights ({config.clip or config.backbone}) are not those that the "
-                         "checkpoint was trained on: their hashes differ. Expected the same file. Name it with "
-                         "--clip PATH.")
+        raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those that "
+                         "the checkpoint was trained on: their hashes differ. Expected the same file. "
+                         "Name it with --clip PATH.")
     model = build_model(config, clip, saved["texts"], saved["joints"])
     model.load_trainable_state(saved["model"])
     return model.eval()
 
 
-def check_settings(asked: PeVLConfig, saved: dict) -> None:
-    """A model flag that contradicts the checkpoint is an error: the weights would not fit, or not mean it."""
-    was = settings_for(PeVLConfig, saved["config"])
-    free = ("clip", "grad_checkpointing")      # where the weights lie now, and memory, change nothing
-    differ = [f"--{f.name.replace('_', '-')} {getattr(asked, f.name)} (trained with {getattr(was, f.name)})"
-              for f in dataclasses.fields(asked)
-              if f.name not in free and getattr(asked, f.name) != getattr(was, f.name)]
-    if differ:
-        raise ValueError(f"the checkpoint was trained with other settings: {', '.join(differ)}. Expected no model "
-                         "flags beside --ckpt: the checkpoint has them. Leave them out or choose another --ckpt.")
-
-
-def check_labels(dataset, saved: dict) -> None:
-    """The data set must be the one of the checkpoint: the same labels in the same order, the same joints."""
+def check_data(dataset, saved: dict) -> None:
+    """The data set must be the checkpoint's: the same labels in the same order, as many joints."""
     ours, theirs = list(dataset.labels), list(saved["labels"])
     if ours != theirs:
-        first = next((k for k, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-        at = lambda labels: repr(labels[first]) if first < len(labels) else "missing"
-        raise ValueError(f"the data set has {len(ours)} labels and the checkpoint {len(theirs)}; label {first} is "
-                         f"{at(ours)} here, {at(theirs)} there. Expected the labels it was trained on. Check "
-                         "--data, --root and --version.")
+        pairs = itertools.zip_longest(ours, theirs, fillvalue="no label")
+        k, (here, there) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise ValueError(f"the data set has {len(ours)} labels, the checkpoint {len(theirs)}; number "
+                         f"{k} is {here!r} here and {there!r} there. Expected the labels it was "
+                         "trained on. Check --data, --root and --version.")
     if len(dataset.joints) != saved["joints"]:
-        raise ValueError(f"the poses have {len(dataset.joints)} joints, the checkpoint was trained with "
-                         f"{saved['joints']}. Expected the same joint set. Choose its poses with --poses DIR.")
+        raise ValueError(f"poses with {len(dataset.joints)} joints, and the checkpoint was trained "
+                         f"with {saved['joints']}. Expected the same joint set. Choose others: "
+                         "--poses DIR or --pose FILE.")
 
 
 # ---- One video -----------------------------------------------------------------------------------
 
 class OneClip(Clips):
-    """A data set of one file that belongs to no benchmark, sampled exactly as a benchmark's clips are."""
+    """A data set of one file that belongs to no benchmark, sampled as a benchmark's clips are."""
 
-    def __init__(self, cfg, video: Path, pose, labels, texts, joints, views):
-        self.cfg, self.train, self.views, self.pose = cfg, False, views, Path(pose)
-        self.clips, self.labels, self.texts = [Clip(video.stem, str(video), 0)], labels, texts
-        self.joints, self.flip_index = joints, joint_set(joints).flip_index
+    def __init__(self, cfg, video: Path, pose: Path, saved: dict, views: int):
+        self.cfg, self.train, self.views, self.pose = cfg, False, views, pose
+        self.clips = [Clip(video.stem, str(video), 0)]
+        self.labels, self.texts = saved["labels"], saved["texts"]
+        self.joints = read_pose(pose).joints if cfg.read_poses else JOINT_SETS["coco17"].names
+        self.flip_index = joint_set(self.joints).flip_index
 
     def pose_path(self, clip):
         return self.pose
 
 
-def label_video(cfg, args, model, saved: dict, data_cfg, device) -> None:
-    """Prints the topk labels of one file and draws its strip. args: VideoConfig."""
-    video, pose = Path(args.video), args.pose or str(Path(args.video).with_suffix(".npz"))
+def label_video(cfg: EvalConfig, one: VideoConfig, model, saved: dict, data_cfg, device) -> None:
+    """Prints the topk labels of one file and draws its strip."""
+    video, uses_pose = Path(one.video), model.config.model in ("pevl", "vilp") and model.config.pose
+    pose = Path(one.pose) if one.pose else video.with_suffix(".npz")
     if not video.exists():
-        raise FileNotFoundError(f"no video {video}. Expected a file that FFmpeg reads. Check the path.")
-    c = model.config
-    if c.model in ("pevl", "vilp") and c.pose:
-        if not Path(pose).exists():
-            raise FileNotFoundError(
-                f"no pose clip {pose} for {video}. Expected the person's joints in each frame. Make it with "
-                f"`python pose.py extract {video} --out {video.parent}`, or name it with --pose FILE.npz.")
-        joints = read_pose(pose).joints
-        if len(joints) != saved["joints"]:
-            raise ValueError(f"{pose} has {len(joints)} joints, the checkpoint was trained with "
-                             f"{saved['joints']}. Expected the same joint set. Extract or convert the pose again.")
-    else:
-        data_cfg = dataclasses.replace(data_cfg, read_poses=False)
-        joints = JOINT_SETS["coco17"].names
-    dataset = OneClip(data_cfg, video, pose, saved["labels"], saved["texts"], joints, cfg.views)
+        raise FileNotFoundError(f"no video {video}. Expected a file FFmpeg reads. Check the path.")
+    if uses_pose and not pose.exists():
+        raise FileNotFoundError(f"no pose clip {pose} for {video}. Expected the person's joints in "
+                                f"each frame. Make it with `python pose.py extract {video} --out "
+                                f"{video.parent}`, or name it with --pose FILE.npz.")
+    data_cfg = dataclasses.replace(data_cfg, read_poses=uses_pose)
+    dataset = OneClip(data_cfg, video, pose, saved, cfg.views)
+    if uses_pose:
+        check_data(dataset, saved)
     if error := dataset[0]["error"]:
-        raise ValueError(f"cannot read {error}. Expected a whole video file and the pose clip that belongs to "
-                         "it. Fetch or convert them again.")
+        raise ValueError(f"cannot read {error}. Expected a whole video and the pose clip that "
+                         "belongs to it. Fetch or convert them again.")
     answer = evaluate(model, dataset, 1, device, progress=False, probabilities=True)
     share = answer["probabilities"][0]
-    best = rank_labels(torch.from_numpy(share)[None])[0][0, :args.topk].tolist()
+    best = rank_labels(torch.from_numpy(share)[None])[0][0, :one.topk].tolist()
     for place, label in enumerate(best, 1):
         print(f"{place:>3}. {100 * share[label]:5.1f} %  {saved['labels'][label]}")
     said = f"{video.name}: {saved['labels'][best[0]]} ({100 * share[best[0]]:.0f} %)"
@@ -783,24 +744,24 @@ def label_video(cfg, args, model, saved: dict, data_cfg, device) -> None:
 @dataclass(frozen=True)
 class EvalConfig:
     """What to evaluate. Settings of the model and the data come from the checkpoint."""
-    ckpt: Annotated[str, "checkpoint or run folder; empty: last.pt of the newest run under out/"] = ""
+    ckpt: Annotated[str, "checkpoint or run folder; empty: last.pt of the newest run in out/"] = ""
     views: Annotated[int, "crops of a clip: 1, the centre, or 3 (Sec. 4.1)"] = 1
     eval_split: Annotated[Literal["train", "val", "test"], "split to evaluate"] = "test"
     batch: Annotated[int, "clips at a time: speed and memory, not the answer"] = 16
     out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none"] = 48
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
-    costs: Annotated[bool, "count operations and parameters; takes model flags, needs no files"] = False
+    costs: Annotated[bool, "count operations and parameters; takes model flags"] = False
     table: Annotated[str, "with --costs: the rows of a table, 4 to 9"] = ""
-    row: Annotated[str, "with --costs: a row, as table5/no-p2v; else: the newest run of that row"] = ""
-    clip: Annotated[str, "where CLIP's weights lie now; empty: as in training"] = ""
+    row: Annotated[str, "with --costs: a row, as table5/no-p2v; else: its newest run"] = ""
+    clip: Annotated[str, "where CLIP's weights lie now; empty: where they lay in training"] = ""
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 
     def __post_init__(self):
         for name in ("views", "batch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}. Expected at least 1. Try --{name} 1.")
+                raise ValueError(f"--{name} {getattr(self, name)}. Expected at least 1. Raise it.")
 
 
 @dataclass(frozen=True)
@@ -811,16 +772,15 @@ class VideoConfig:
     topk: Annotated[int, "labels to print"] = 5
 
 
-def read_command(argv):
-    """argv -> configs (EvalConfig, VideoConfig or PeVLConfig, DataConfig), checkpoint or None.
+def read_command(argv) -> tuple:
+    """argv -> EvalConfig, VideoConfig or PeVLConfig, DataConfig; and path and content of a
+    checkpoint.
 
-    --video and --pose are files here and switches of a model there, so model flags are read only when
-    --costs, --model or --backbone asks for them."""
-    modelled = any(word.split("=")[0] in ("--costs", "--model", "--backbone") for word in argv)
-    second, held = PeVLConfig if modelled else VideoConfig, {}
-    taken = {f.name for cls in (PeVLConfig, DataConfig) for f in dataclasses.fields(cls)} | {"precision"}
-    if not modelled:
-        taken -= {"video", "pose"}
+    --video and --pose are files here and switches of a model in training, so model flags are read
+    only after --costs or --model clip; otherwise the checkpoint has them."""
+    given, held = {word.split("=")[0] for word in argv}, {}
+    modelled = bool(given & {"--costs", "--model", "--backbone"})
+    classes = (EvalConfig, PeVLConfig if modelled else VideoConfig, DataConfig)
 
     def presets(args):
         if args.row and args.row not in ROWS:
@@ -830,100 +790,100 @@ def read_command(argv):
         if modelled and args.model == "clip":
             from train import presets as training
             return training(args)
-        held["path"] = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
-        held["saved"] = load_checkpoint(held["path"])
-        return {name: tuple(value) if isinstance(value, list) else value
-                for name, value in held["saved"]["config"].items() if name in taken}
+        path = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
+        held.update(path=path, saved=load_checkpoint(path))
+        config = held["saved"]["config"]
+        if modelled:
+            raise ValueError(f"--model or --backbone beside {path}, which is {config['model']} on "
+                             f"{config['backbone']}. Expected model flags with --costs or --model "
+                             "clip alone, since a checkpoint has its own. Leave them out.")
+        wanted = [*(f.name for f in dataclasses.fields(DataConfig)), "precision"]
+        return {name: tuple(config[name]) if isinstance(config[name], list) else config[name]
+                for name in wanted if name in config}
 
-    configs, _ = build_configs(argv, (EvalConfig, second, DataConfig), presets, __doc__)
-    if modelled and held:
-        check_settings(configs[1], held["saved"])
-    return configs, held
+    return (*build_configs(argv, classes, presets, __doc__)[0], held)
 
 
 def cost_rows(cfg: EvalConfig, model_cfg: PeVLConfig) -> dict:
     """What --costs counts: name -> (config, Row or None)."""
     if not cfg.table:
-        return {cfg.row or f"{model_cfg.model} {model_cfg.backbone}": (model_cfg, ROWS.get(cfg.row))}
-    rows = {name: row for name, row in ROWS.items() if name.startswith(f"table{cfg.table}/")}
-    if not rows:
-        raise unknown_name("table", cfg.table, sorted({name[5:].split("/")[0] for name in ROWS}))
-    return {name: (dataclasses.replace(model_cfg, **row.overrides), row) for name, row in rows.items()}
+        name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
+        return {name: (model_cfg, ROWS.get(cfg.row))}
+    if cfg.table not in (tables := sorted({name[5:].split("/")[0] for name in ROWS})):
+        raise unknown_name("table", cfg.table, tables)
+    return {name: (dataclasses.replace(model_cfg, **row.overrides), row)
+            for name, row in ROWS.items() if name.startswith(f"table{cfg.table}/")}
 
 
 def report(result: dict, labels: list[str]) -> str:
-    """The figures of `evaluate` as text; with many labels, the twenty with the lowest accuracy."""
-    head = (f"top-1 {100 * result['top1']:.2f} %   top-5 {100 * result['top5']:.2f} %   mean over classes "
-            f"{100 * result['mean']:.2f} %   {result['clips']} clips")
-    alone = ", ".join(f"{name[5:]} {100 * value:.2f} %" for name, value in result.items()
-                      if name.startswith("top1/"))
+    """The figures of `evaluate` as text; of more than 60 labels, the twenty with the lowest
+    accuracy."""
+    figures = {"top-1": "top1", "top-5": "top5", "mean over classes": "mean"}
+    said = ["   ".join([f"{word} {100 * result[name]:.2f} %" for word, name in figures.items()]
+                       + [f"{result['clips']} clips"])]
+    alone = [f"{name[5:]} {100 * x:.2f} %" for name, x in result.items() if name[:5] == "top1/"]
+    if alone:
+        said.append("one similarity alone: " + ", ".join(alone))
     rows = [k for k, accuracy in enumerate(result["per_class"]) if accuracy is not None]
     if len(rows) > 60:
         rows = sorted(rows, key=lambda k: result["per_class"][k])[:20]
-    lines = [["label", "clips", "right %"]]
-    others = ["most often taken for"]
+    cells, others = [["label", "clips", "right %"]], ["most often taken for"]
     for k in rows:
         wrong = result["confusion"][k].clone()
-        wrong[k] = 0
+        clips, wrong[k] = int(wrong.sum() + result["unread"][k]), 0
+        cells.append([labels[k], str(clips), f"{100 * result['per_class'][k]:.1f}"])
         others.append(f"{labels[int(wrong.argmax())]} ({int(wrong.max())})" if wrong.any() else "")
-        count = int(result["confusion"][k].sum() + result["unread"][k])
-        lines.append([labels[k], str(count), f"{100 * result['per_class'][k]:.1f}"])
-    lines = [f"{line}   {other}".rstrip() for line, other in zip(table(lines), others)]
-    notes = [head] + ([f"one similarity alone: {alone}"] if alone else []) + ["", *lines, ""]
-    empty = result["per_class"].count(None)
-    if empty:
-        notes.append(f"{empty} labels have no clip in this split and are left out of the mean")
+    said += ["", *(f"{line}   {other}".rstrip() for line, other in zip(table(cells), others)), ""]
+    if empty := result["per_class"].count(None):
+        said.append(f"{empty} labels have no clip in this split and are left out of the mean")
     if result["ties"]:
-        notes.append(f"{result['ties']} clips were tied between labels; the first label won")
-    if result["errors"]:
-        named = ", ".join(result["errors"][:5]) + (", ..." if len(result["errors"]) > 5 else "")
-        notes.append(f"{len(result['errors'])} clips could not be read and count as wrong: {named}")
-    return "\n".join(notes)
+        said.append(f"{result['ties']} clips were tied between labels; the first label won")
+    if lost := result["errors"]:
+        said.append(f"{len(lost)} clips could not be read and count as wrong: "
+                    + ", ".join(lost[:5] + ["..."] * (len(lost) > 5)))
+    return "\n".join(said)
 
 
-def write_results(result: dict, model, dataset, cfg: EvalConfig, folder: Path, about: dict, device) -> None:
-    """JSON, confusion matrix, strips and, on request, probabilities, into `folder`."""
+def write_results(result: dict, model, dataset, cfg: EvalConfig, folder: Path, about: dict,
+                  device) -> None:
+    """JSON, confusion matrix, strips and, where asked for, probabilities, into `folder`."""
     name, labels = f"{cfg.eval_split}-{cfg.views}view", list(dataset.labels)
-    share = result.pop("probabilities", None)
-    plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in result.items()}
+    rows = result["predictions"]
+    plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in result.items()
+             if k != "probabilities"}
     text = json.dumps({**about, "labels": labels, **plain})
-    written = [write_atomically(folder / f"eval-{name}.json", text.encode())]
     title = (f"top-1 {100 * result['top1']:.1f} %, mean over classes {100 * result['mean']:.1f} %; "
              f"{result['clips']} clips, {cfg.eval_split} split")
-    written.append(draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title))
-    if share is not None:
-        data, rows = io.BytesIO(), result["predictions"]
-        np.savez_compressed(data, probabilities=share, labels=np.array(labels),
-                            label=np.array([row["label"] for row in rows]),
-                            id=np.array([row["id"] for row in rows]))
+    written = [write_atomically(folder / f"eval-{name}.json", text.encode()),
+               draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title)]
+    if "probabilities" in result:
+        data, columns = io.BytesIO(), {k: [row[k] for row in rows] for k in ("id", "label")}
+        np.savez_compressed(data, probabilities=result["probabilities"], labels=labels, **columns)
         written.append(write_atomically(folder / f"probabilities-{name}.npz", data.getvalue()))
     if cfg.strips:
         strips = folder / f"strips-{cfg.eval_split}"
-        count = draw_strips(model, dataset, result["predictions"], strips, device, cfg.strips)
+        count = draw_strips(model, dataset, rows, strips, device, cfg.strips)
         written.append(f"{count} strips in {strips}")
     print("wrote " + ", ".join(map(str, written)))
 
 
 def run(argv) -> dict | None:
-    """The command line; returns the result of `evaluate`, or None where nothing is evaluated."""
-    (cfg, other, data_cfg), held = read_command(argv)
+    """The command line; the result of `evaluate`, or None where nothing is evaluated."""
+    cfg, other, data_cfg, held = read_command(argv)
     if cfg.costs:
         print(cost_table(cost_rows(cfg, other)))
         return None
     from train import choose_precision, join_world, load_trunk, open_split
     world, saved = join_world(cfg), held.get("saved")
     precision = choose_precision(cfg, world.device)
-    model = None
     if saved:
-        config = settings_for(PeVLConfig, saved["config"])
-        model = rebuild(saved, dataclasses.replace(config, clip=cfg.clip)).to(world.device)
-    if model and getattr(other, "topk", None) and other.video:
-        label_video(cfg, other, model, saved, data_cfg, world.device)
-        return None
-    dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
-    if saved:
-        check_labels(dataset, saved)
+        model = rebuild(saved, cfg.clip).to(world.device)
+        if other.video:
+            return label_video(cfg, other, model, saved, data_cfg, world.device)
+        dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
+        check_data(dataset, saved)
     else:
+        dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
         model = build_model(other, load_trunk(other), dataset.texts, len(dataset.joints))
         model = model.to(world.device)
     result = evaluate(model, dataset, cfg.batch, world.device, data_cfg.workers, precision,
@@ -931,23 +891,24 @@ def run(argv) -> dict | None:
     if world.rank == 0:
         path = held.get("path", Path("out") / f"{data_cfg.data}-clip")
         folder = Path(cfg.out) if cfg.out else path.parent if path.suffix else path
-        print(f"{path}: {model.config.model}, {model.config.backbone}, on {data_cfg.data}, {cfg.eval_split} "
-              f"split, {cfg.views} view(s)\n{report(result, dataset.labels)}")
-        about = {"checkpoint": str(path), "data": data_cfg.data, "split": cfg.eval_split, "views": cfg.views}
-        write_results(dict(result), model, dataset, cfg, folder, about, world.device)
+        about = {"checkpoint": str(path), "data": data_cfg.data, "split": cfg.eval_split,
+                 "views": cfg.views}
+        print(f"{path}: {model.config.model}, {model.config.backbone}, on {data_cfg.data}, "
+              f"{cfg.eval_split} split, {cfg.views} view(s)\n{report(result, dataset.labels)}")
+        write_results(result, model, dataset, cfg, folder, about, world.device)
     return result
 
 
 def main(argv=None) -> int:
     try:
         run(sys.argv[1:] if argv is None else argv)
+        return 0
     except (ValueError, OSError) as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-    return 0
 
 
 if __name__ == "__main__":
