@@ -291,7 +291,7 @@ batches = st.lists(st.integers(0, 3), min_size=1, max_size=6).map(torch.tensor)
 
 @pytest.mark.eq5
 @given(seeds, batches)
-def test_semantic_weights_match_loops(seed, labels):
+def test_weights_match_loops(seed, labels):
     D = text_discrepancy(randn(seed, 4, 8))
     got = semantic_weights(labels, D)
     close(got, torch.tensor(loop_weights(labels.tolist(), D), dtype=torch.float64))
@@ -377,15 +377,48 @@ def test_predict_averages_views(seed, B, R, K):
 
 # ---- Sec. 3.1 and the model as a whole ---------------------------------------------------------------------------
 
-def test_adapted_towers_start_as_clip():
+def test_towers_start_as_clip():
     model, batch = model_of(), batch_of()
     model.eval()
     frames = pevl.normalise(batch["frames"])
     plain = model.clip.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     close(model(batch)["video"], plain.mean(1), 1e-6)
-    close(model.clip.visual.read_out(model.video(frames, model.clip.visual)[:, :, 0]), plain, 0)
-    for ours, theirs in zip(model.run_text(model.tokens), model.clip.encode_text(model.tokens)):
+    close(model.clip.visual.read_out(model.video(frames, model.clip.visual)[0][:, :, 0]), plain, 0)
+    for ours, theirs in zip(model.text(model.tokens, model.clip), model.clip.encode_text(model.tokens)):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+@pytest.mark.parametrize("adapters", [False, True])
+def test_adapted_block_by_formula(temporal, adapters):
+    torch.manual_seed(0)
+    block, x = CLIP(SMALL).double().visual.transformer.resblocks[0], randn(0, 2, 3, 5, 16)
+    ours = stir(pevl.AdaptedBlock(16, 0.25, temporal, adapters, 0.0).double())
+    branch = lambda a, x: F.linear(F.gelu(F.linear(x, a.down.weight, a.down.bias)), a.up.weight,
+                                   a.up.bias)
+    T, S, M = (lambda x: branch(ours.temporal_adapter, x), lambda x: x + branch(
+        ours.spatial_adapter, x), lambda x: branch(ours.mlp_adapter, x)) if adapters else (
+        lambda x: x, lambda x: x, lambda x: 0.0)
+    want = x
+    if temporal:
+        one = lambda b, n: T(block.attn(block.ln_1(want[b, :, n])))                 # (T, d)
+        want = want + torch.stack([torch.stack([one(b, n) for n in range(5)], 1) for b in range(2)])
+    want = want + torch.stack([torch.stack([S(block.attn(block.ln_1(want[b, t])))
+                                            for t in range(3)]) for b in range(2)])
+    want = want + block.mlp(block.ln_2(want)) + 0.5 * M(block.ln_2(want))
+    got, weights = ours(x, block, need_weights=True)
+    close(got, want)
+    close(weights.sum(-1).double(), torch.ones(2, 3, dtype=torch.float64), 1e-6)
+    assert ours(x, block)[1] is None
+
+
+def test_drop_path_drops_whole_clips_and_keeps_the_mean():
+    block, x = pevl.AdaptedBlock(8, 0.5, True, True, 0.25), torch.ones(4000, 2, 3, 1)
+    torch.manual_seed(0)
+    dropped = block.drop_path(x)
+    assert {round(float(v), 4) for v in dropped.unique()} == {0.0, 1.3333}
+    assert (dropped == dropped[:, :1, :1]).all() and abs(float(dropped.mean()) - 1) < 0.05
+    assert torch.equal(block.eval().drop_path(x), x)
 
 
 def test_pose_tower_starts_without_time_and_adapters_open_it():
@@ -440,8 +473,8 @@ def test_one_clip_and_one_label_and_no_joint_are_legal():
 
 def test_texts_are_encoded_once_per_label(monkeypatch):
     model, seen = model_of(), []
-    run = model.run_text
-    monkeypatch.setattr(model, "run_text", lambda tokens: seen.append(len(tokens)) or run(tokens))
+    run = model.text.forward
+    monkeypatch.setattr(model.text, "forward", lambda tokens, clip: seen.append(len(tokens)) or run(tokens, clip))
     model.losses(model(batch_of(B=6)))
     assert seen == [3]
 
@@ -452,7 +485,7 @@ def test_trainable_state_round_trip_and_mismatch():
     b.load_trainable_state(a.trainable_state())
     close(a.eval()(batch_of())["pose"], b.eval()(batch_of())["pose"], 0)
     assert not any(name.startswith("clip.") for name in a.trainable_state())
-    with pytest.raises(ValueError, match="entries differ.*p2v.*Expected.*Evaluate"):
+    with pytest.raises(ValueError, match="entries differ.*p2v.*Expected.*Use"):
         model_of(p2v=False).load_trainable_state(a.trainable_state())
 
 
@@ -477,7 +510,7 @@ def test_bad_settings_say_what_fits():
                          ({"pose_input": "heatmaps"}, "--no-video")):
         with pytest.raises(ValueError, match=message):
             settings_of(**bad)
-    with pytest.raises(ValueError, match="needs a tower that is off"):
+    with pytest.raises(ValueError, match="vs with video"):
         model_of(video=False, sim=("vs",))
 
 
@@ -566,7 +599,7 @@ def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
 def test_aim_starts_as_clip_and_time_mixes_time_only():
     model, batch = model_of(model="aim"), batch_of()
     frames, trunk = pevl.normalise(batch["frames"]), model.clip.visual
-    z = model.video(frames, trunk)
+    z, _ = model.video(frames, trunk)
     plain = trunk.transformer(trunk.embed(frames.flatten(0, 1))).unflatten(0, frames.shape[:2])
     close(z, plain, 0)
     block, x = stir(model).video.blocks[0], torch.randn(1, 3, 5, 16)
