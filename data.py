@@ -5,12 +5,12 @@ span). `Clips` decodes only the frames that are needed, ties them to the pose cl
 augments frames and joints with one draw. The toy benchmark writes itself to disk in Diving48's own
 layout. This file knows pose files (pose.py) and never a model.
 
-    paper section     | what                                     | here                  | tests/test_data.py
-    Sec. 4, data sets | official files -> clips, labels, texts   | DATASETS, read_*      | test_reads_*
-    Sec. 4, settings  | T pose frames, Tv video frames nested    | sample_instants       | test_nested_*
-    Sec. 4, settings  | training crops, flips; three test crops  | train_view, test_view | test_joint_*
-    -                 | only the frames that are needed          | decode                | test_decode_*
-    -                 | broken clips: replaced, counted, named   | Clips                 | test_fault_*
+    paper             | what                                 | here             | tests/test_data.py
+    Sec. 4, data sets | official files -> clips, labels      | DATASETS, read_* | test_reads_*
+    Sec. 4, settings  | T pose frames, Tv of them with video | sample_instants  | test_nested_*
+    Sec. 4, settings  | training crop, flip; 3 test crops    | train_view, place| test_joint_*
+    -                 | only the frames that are needed      | decode           | test_decode_*
+    -                 | broken clips: replaced, named        | Clips            | test_fault_*
 
 Letters: T pose frames, Tv video frames (Tv divides T), J joints, K classes, S side of the square
 crop, R test views. Launch: `python data.py layout NAME` prints the folders that a data set needs,
@@ -69,7 +69,7 @@ class Benchmark:
     variant: str              # the DataConfig field that chooses among versions, "": there is one
     counts: dict              # variant -> official number of clips of each own split, if published
     layout: str               # files to fetch and where they go, as a tree
-    paper: str = ""           # where the papers' counts differ
+    paper: str = ""           # the counts that the paper gives
     joints: str = "coco17"    # the joint set when no pose file is there to tell
 
 
@@ -83,43 +83,50 @@ def unknown(what, name, choices):
 def need(path, name):
     """`path` when it is there; otherwise the error that says how to get it."""
     if not path.exists():
-        raise FileNotFoundError(f"{name}: there is no {path}. Expected the files as published. `python "
-                                f"data.py layout {name}` prints the tree; --root DIR says where it is.")
+        raise FileNotFoundError(
+            f"{name}: there is no {path}. Expected the files as published. `python data.py layout "
+            f"{name}` prints the tree; --root DIR says where it is.")
     return path
 
 
 def bad_line(path, number, line, expected, what="line"):
-    return ValueError(f"{path}, {what} {number}: cannot use {str(line)[:80]!r}. Expected {expected}. "
-                      "Correct it or fetch the file again.")
+    return ValueError(f"{path}, {what} {number}: cannot use {str(line)[:80]!r}. Expected "
+                      f"{expected}. Correct it or fetch the file again.")
 
 
-def lines_of(path, name):
-    """(number, text) of every line that is not empty, whatever its line ending."""
+def parse(path, name, pattern, expected, good=lambda found, before: True):
+    """The matches of all lines that are not empty, in a list; another line is an error."""
+    matches = []
     for number, line in enumerate(need(path, name).read_text("utf-8-sig").splitlines(), 1):
-        if line.strip():
-            yield number, line.strip()
+        found = re.fullmatch(pattern, line.strip())
+        if line.strip() and not (found and good(found, len(matches))):
+            raise bad_line(path, number, line, expected)
+        matches += [found] if line.strip() else []
+    return matches
 
 
 def read_json(path, name):
     try:
         return json.loads(need(path, name).read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}). Expected the file as published. Fetch it "
-                         "again.") from error
+        raise ValueError(f"{path} is no JSON file ({error}). Expected the file as published. Fetch "
+                         "it again.") from error
+
+
+ENDINGS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v"}
 
 
 def videos(root, name, *folders):
     """{path inside its folder, without ending: path} of all videos; an earlier folder wins."""
-    there = [root / folder for folder in folders if (root / folder).is_dir()] or [
-        need(root / folders[0], name)]
+    there = [root / folder for folder in folders if (root / folder).is_dir()]
     found = {}
-    for folder in reversed(there):
+    for folder in reversed(there or [need(root / folders[0], name)]):
         for path, _, files in os.walk(folder, followlinks=True):
-            inside = "" if path == str(folder) else os.path.relpath(path, folder).replace(os.sep, "/") + "/"
+            inside = (os.path.relpath(path, folder).replace(os.sep, "/") + "/").removeprefix("./")
             for file in files:
-                stem, ending = os.path.splitext(file)
-                if ending.lower() in (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v"):
-                    found[inside + stem] = f"{path}/{file}"
+                dot = file.rfind(".")
+                if file[dot:].lower() in ENDINGS:
+                    found[inside + file[:dot]] = f"{path}/{file}"
     return found
 
 
@@ -150,48 +157,46 @@ def diving_text(tokens):
 def read_diving48(root, cfg, split):
     labels = [diving_text(tokens) for tokens in read_json(root / "Diving48_vocab.json", cfg.data)]
     path = root / f"Diving48_{'' if cfg.variant == 'v1' else 'V2_'}{split}.json"
-    files, clips = videos(root, cfg.data, "rgb", "videos"), []
+    files, clips, known = videos(root, cfg.data, "rgb", "videos"), [], range(len(labels))
     for number, entry in enumerate(read_json(path, cfg.data), 1):
         # start_frame and end_frame are not used: the files are cut to them already
-        name, label = (entry.get("vid_name"), entry.get("label")) if isinstance(entry, dict) else (0, 0)
-        if not isinstance(name, str) or label not in range(len(labels)):
-            raise bad_line(path, number, entry, f"vid_name and a label 0..{len(labels) - 1}", "entry")
+        name, label = map(entry.get if isinstance(entry, dict) else str, ("vid_name", "label"))
+        if not isinstance(name, str) or label not in known:
+            raise bad_line(path, number, entry, f"vid_name and a label 0..{known[-1]}", "entry")
         clips.append(Clip(name, files.get(name, f"{root}/rgb/{name}.mp4"), label))
     return labels, clips
 
 
 def read_gym(root, cfg, split):
     """FineGym. Ids are cut by width, since a YouTube id may hold "_" and begin with "E-"."""
-    labels = []
-    for number, line in lines_of(path := root / f"{cfg.data}_categories.txt", cfg.data):
-        found = re.fullmatch(r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*Glabel:\s*\d+;(.*)", line)
-        if not found or int(found[1]) != len(labels):
-            raise bad_line(path, number, line, f"'Clabel: {len(labels)}; set: N; Glabel: N; text'")
-        labels.append(found[2].strip())
+    labels = [found[2].strip() for found in parse(
+        root / f"{cfg.data}_categories.txt", cfg.data,
+        r"Clabel:\s*(\d+);\s*set:\s*\d+;\s*Glabel:\s*\d+;(.*)",
+        "'Clabel: N; set: N; Glabel: N; text' with N from 0 up", lambda f, n: int(f[1]) == n)]
     path = root / f"{cfg.data}_{split}_element{'_' + cfg.variant if split == 'train' else ''}.txt"
     files, clips, events = videos(root, cfg.data, "subactions", "events", "videos"), [], None
-    for number, line in lines_of(path, cfg.data):
-        found = re.fullmatch(r"(\S{11}_E_\d{6}_\d{6}_A_\d{4}_\d{4})\s+(\d+)", line)
-        if not found or int(found[2]) >= len(labels):
-            raise bad_line(path, number, line, "'<video>_E_000000_000000_A_0000_0000 label' with a "
-                                               f"label 0..{len(labels) - 1}")
+    for found in parse(path, cfg.data, r"(\S{11}_E_\d{6}_\d{6}_A_\d{4}_\d{4})\s+(\d+)",
+                       f"'<video>_E_000000_000000_A_0000_0000 label', label 0..{len(labels) - 1}",
+                       lambda found, _: int(found[2]) < len(labels)):
         name, start, end = found[1], 0.0, math.inf
         source = files.get(name) or files.get(name[:27]) or files.get(name[:11])
-        if source and name not in files:              # cut it out of its event, or of the whole video
+        if source and name not in files:          # cut it out of its event, or of the whole video
             if events is None:
-                events = read_json(root / f"finegym_annotation_info_{cfg.variant}.json", cfg.data)
+                events = root / f"finegym_annotation_info_{cfg.variant}.json"
+                events = read_json(events, cfg.data)
             event, start, end = gym_span(events, name)
             if name[:27] not in files:
                 start, end = event + start, event + end
-        clips.append(Clip(name, source or f"{root}/subactions/{name}.mp4", int(found[2]), start, end))
+        source = source or f"{root}/subactions/{name}.mp4"
+        clips.append(Clip(name, source, int(found[2]), start, end))
     return labels, clips
 
 
 def gym_span(events, name):
-    """-> the event's start, and start and end within it; an unlisted id says them in whole seconds."""
+    """-> the event's start, a clip's start and end in it; unlisted: the whole seconds of its id."""
     event = (events.get(name[:11]) or {}).get(name[12:27]) or {}
     stages = ((event.get("segments") or {}).get(name[28:]) or {}).get("timestamps")
-    start = int(name[30:34])                                           # a vault has several stages
+    start = int(name[30:34])                      # a vault has several stages
     stages = stages or [[start, max(int(name[35:39]), start + 1)]]
     begin = (event.get("timestamps") or [[int(name[14:20])]])[0][0]
     return float(begin), float(stages[0][0]), float(stages[-1][1])
@@ -202,22 +207,19 @@ def read_haa500(root, cfg, split):
     wanted = {"train": range(16), "val": range(16, 17), "test": range(17, 20)}[split]
     files = videos(root, cfg.data, "video", "haa500_v1_1/video")
     lists = sorted((root / "annotations").glob("*.txt"))
-    names, listed = [path.stem for path in lists], []
-    for path in lists:                                # one headerless list per class
-        for number, line in lines_of(path, cfg.data):
-            if not re.fullmatch(r"[^,]+(,[\d.]+){2}(,\d+){2}", line):
-                raise bad_line(path, number, line, "'url,start,end,camera moves,figures'")
-            listed.append(f"{path.stem}/{path.stem}_{number - 1:03d}")
-    if not lists:                                     # without the lists, what is there is what counts
+    line = r"[^,]+(,[\d.]+){2}(,\d+){2}", "'url,start,end,camera moves,figures'"
+    listed = [f"{path.stem}/{path.stem}_{number:03d}" for path in lists
+              for number, _ in enumerate(parse(path, cfg.data, *line))]
+    if not lists:                                 # without the lists, what is there is the index
         listed = sorted(file for file in files if re.fullmatch(r"([^/]+)/\1_\d{3}", file))
-        names = sorted({file.split("/")[0] for file in listed})
+    names = sorted({file.split("/")[0] for file in listed})
     index = {name: i for i, name in enumerate(names)}
-    return [camel(name) for name in names], [
-        Clip(file.split("/")[1], files.get(file, f"{root}/video/{file}.mp4"), index[file.split("/")[0]])
-        for file in listed if int(file[-3:]) in wanted]
+    clips = [Clip(file.split("/")[1], files.get(file, f"{root}/video/{file}.mp4"),
+                  index[file.split("/")[0]]) for file in listed if int(file[-3:]) in wanted]
+    return [camel(name) for name in names], clips
 
 
-SMARTHOME = {  # class -> text, by hand since the names are run together; + : in the camera protocols
+SMARTHOME = {  # class -> text, by hand: the names are run together; +: in the camera protocols
     "Cook.Cleandishes": "clean dishes", "Cook.Cleanup": "clean up the kitchen",
     "Cook.Cut": "cut food", "Cook.Stir": "stir food", "Cook.Usestove": "use the stove",
     "Cutbread": "+cut bread", "Drink.Frombottle": "+drink from a bottle",
@@ -235,24 +237,23 @@ SMARTHOME = {  # class -> text, by hand since the names are run together; + : in
 
 def read_smarthome(root, cfg, split):
     """No annotation file: class, subject and camera are in the name."""
-    subjects = cfg.variant == "cs"
+    subjects, clips = cfg.variant == "cs", []
     names = [name for name, text in SMARTHOME.items() if subjects or text[0] == "+"]
-    cameras = {"train": (1,) if cfg.variant == "cv1" else (1, 3, 4, 6, 7), "val": (5,), "test": (2,)}
-    clips = []
+    cameras = {"train": "1" if cfg.variant == "cv1" else "13467", "val": "5", "test": "2"}[split]
     for file, path in sorted(videos(root, cfg.data, "mp4").items()):
-        found = re.fullmatch(r"(?:.*/)?(([A-Za-z.]+)_p(\d+)_r\d+_v\d+_c(\d+))", file)
+        found = re.fullmatch(r"(?:.*/)?(([A-Za-z.]+)_p(\d+)_r\d+_v\d+_c0(\d))", file)
         if not found or found[2] not in SMARTHOME:
-            raise ValueError(f"{path}: this is no clip's name. Expected <class>_p00_r00_v00_c00 with a class "
-                             "of data.SMARTHOME. Rename it or move it away.")
+            raise ValueError(f"{path}: this is no clip's name. Expected <class>_p00_r00_v00_c00, a "
+                             "class of data.SMARTHOME. Rename it or move it away.")
         trains = int(found[3]) in (3, 4, 6, 7, 9, 12, 13, 15, 17, 19, 25)
-        inside = trains == (split == "train") if subjects else int(found[4]) in cameras[split]
+        inside = trains == (split == "train") if subjects else found[4] in cameras
         if inside and found[2] in names:
             clips.append(Clip(found[1], path, names.index(found[2])))
     return [SMARTHOME[name].lstrip("+") for name in names], clips
 
 
 def k400_rows(root, *names):
-    """(label, YouTube id, start, end) of the first of these csv files that is there; is_cc may be."""
+    """(label, YouTube id, start, end) of the first of these csv files that is there."""
     places = [folder / name for name in names for folder in (root, root / "annotations")]
     path = need(next(filter(Path.exists, places), places[0]), "k400")
     with open(path, newline="", encoding="utf-8") as file:
@@ -260,18 +261,19 @@ def k400_rows(root, *names):
         header, wanted = next(table, []), ("label", "youtube_id", "time_start", "time_end")
         if not set(wanted) <= set(header):
             raise bad_line(path, 1, ",".join(header), "the header " + ",".join(wanted))
-        pick, row = itemgetter(*map(header.index, wanted)), header
-        try:
-            for row in table:
+        pick = itemgetter(*map(header.index, wanted))
+        for row in table:
+            try:
                 label, video, start, end = pick(row)
-                yield sys.intern(label), video, int(float(start)), int(float(end))
-        except (ValueError, IndexError):
-            raise bad_line(path, table.line_num, ",".join(row), "label,id,start s,end s") from None
+                yield sys.intern(label), video, int(start), int(end)
+            except (ValueError, IndexError):
+                raise bad_line(path, table.line_num, row, "label,id,start s,end s") from None
 
 
 def read_k400(root, cfg, split):
     """A trimmed video is found by its name or id; a whole one in raw/ is cut while decoding."""
-    rows = list(k400_rows(root, *{"train": ["train.csv"], "val": ["val.csv", "validate.csv"]}[split]))
+    tables = ("train.csv",) if split == "train" else ("val.csv", "validate.csv")
+    rows = list(k400_rows(root, *tables))
     labels = {row[0] for row in rows}
     if split == "val" and any((root / p / "train.csv").exists() for p in ("", "annotations")):
         labels |= {row[0] for row in k400_rows(root, "train.csv")}
@@ -282,70 +284,62 @@ def read_k400(root, cfg, split):
     for label, video, start, end in rows:
         name = f"{video}_{start:06d}_{end:06d}"
         path = files.get(name) or by_id.get(video) or f"{root}/{split}/{name}.mp4"
-        span = (start, end) if path.startswith(raw) else (0.0, math.inf)
+        span = (start, end) if path.startswith(raw) else ()
         clips.append(Clip(name, path, number[label], *span))
     return list(number), clips
 
 
 def read_ucf101(root, cfg, split):
     """The class is the folder of a video: HandstandPushups/v_HandStandPushups_g01_c01.avi."""
-    lists, labels = root / "ucfTrainTestlist", []
-    for number, line in lines_of(lists / "classInd.txt", cfg.data):
-        if line.split() != [str(len(labels) + 1), line.split()[-1]]:
-            raise bad_line(lists / "classInd.txt", number, line, f"'{len(labels) + 1} ClassName'")
-        labels.append(line.split()[1])
-    files, clips = videos(root, cfg.data, "UCF-101", "videos"), []
-    for number, line in lines_of(path := lists / f"{split}list0{cfg.split}.txt", cfg.data):
-        found = re.fullmatch(r"((\w+)/(\S+))\.avi(\s+\d+)?", line)
-        if not found or found[2] not in labels:
-            raise bad_line(path, number, line, "'ClassName/video.avi' with a class of classInd.txt")
-        file = files.get(found[1], f"{root}/UCF-101/{found[1]}.avi")
-        clips.append(Clip(found[3], file, labels.index(found[2])))
+    lists, files = root / "ucfTrainTestlist", videos(root, cfg.data, "UCF-101", "videos")
+    labels = [found[2] for found in parse(
+        lists / "classInd.txt", cfg.data, r"(\d+)\s+(\w+)", "'N ClassName' with N from 1 up",
+        lambda found, before: int(found[1]) == before + 1)]
+    rows = parse(lists / f"{split}list0{cfg.split}.txt", cfg.data, r"((\w+)/(\S+))\.avi(\s+\d+)?",
+                 "'ClassName/video.avi', a class of classInd.txt", lambda row, _: row[2] in labels)
+    clips = [Clip(row[3], files.get(row[1], f"{root}/UCF-101/{row[1]}.avi"), labels.index(row[2]))
+             for row in rows]
     return [camel(label) for label in labels], clips
 
 
 def read_hmdb51(root, cfg, split):
     lists, ending = root / "testTrainMulti_7030_splits", f"_test_split{cfg.split}.txt"
     names = sorted(path.name[:-len(ending)] for path in need(lists, cfg.data).glob("*" + ending))
-    files, clips = videos(root, cfg.data, "hmdb51_org", "videos"), []
+    files, clips, code = videos(root, cfg.data, "hmdb51_org", "videos"), [], "12"[split == "test"]
     for label, action in enumerate(names):
-        for number, line in lines_of(path := lists / (action + ending), cfg.data):
-            found = re.fullmatch(r"(.+)\.avi\s+([012])", line)        # 0: not in this split
-            if not found:
-                raise bad_line(path, number, line, "'video.avi' and 0, 1 (train) or 2 (test)")
-            if found[2] == {"train": "1", "test": "2"}[split]:
+        for found in parse(lists / (action + ending), cfg.data, r"(.+)\.avi\s+([012])",
+                           "'video.avi' and 1 (train), 2 (test) or 0 (not in this split)"):
+            if found[2] == code:
                 file = f"{action}/{found[1]}"
-                clips.append(Clip(found[1], files.get(file, f"{root}/hmdb51_org/{file}.avi"), label))
+                file = files.get(file, f"{root}/hmdb51_org/{file}.avi")
+                clips.append(Clip(found[1], file, label))
     return [camel(name) for name in names], clips
 
 
 def read_custom(root, cfg, split):
-    """Your own videos, in one csv file: paths from its folder, times in seconds or frames (48f)."""
+    """Your own videos, in one csv: paths from its folder, times in seconds or frames (48f)."""
     path = Path(cfg.root) if cfg.root.endswith(".csv") else root / "clips.csv"
+    clips, span = {part: [] for part in ALL_THREE}, re.compile(r"(\d+\.?\d*|\.\d+)?(f?)")
     with open(need(path, cfg.data), newline="", encoding="utf-8-sig") as file:
-        table, rows = csv.DictReader(file), []
+        table = csv.DictReader(file)
         if not {"path", "label", "split"} <= set(table.fieldnames or ()):
-            raise bad_line(path, 1, ",".join(table.fieldnames or ()), "path,label,split[,start,end]")
+            raise bad_line(path, 1, table.fieldnames, "the header path,label,split[,start,end]")
         for row in table:
-            begin, end = (row.get("start") or "0").strip(), (row.get("end") or "inf").strip()
-            unit = "f" if "f" in begin or end.endswith("f") and end != "inf" else "s"
-            try:
-                span = float(begin.rstrip("f")), float(end if end == "inf" else end.rstrip("f"))
-            except ValueError:
-                span = 0, -1
-            if not row["path"] or not row["label"] or row["split"] not in ("train", "val", "test") or not (
-                    0 <= span[0] < span[1]):
-                raise bad_line(path, table.line_num, ",".join(map(str, row.values())), "a path, a label, a "
-                               "split train, val or test, and start < end in seconds or frames (48f)")
-            name = os.path.splitext(row["path"])[0]
-            cut = f"_{begin}_{end}" if span != (0, math.inf) else ""
-            rows.append((row["split"], row["label"], Clip(
-                name + cut, str(path.parent / row["path"]), 0, *span, unit, os.path.basename(name))))
-    labels = sorted({label for _, label, _ in rows})
-    if split not in {row[0] for row in rows} and split != "train":
+            edges = [span.fullmatch((row.get(edge) or "").strip()) for edge in ("start", "end")]
+            start, end = (float(e[1] or (0, math.inf)[k]) if e else -1 for k, e in enumerate(edges))
+            if not (row["path"] and row["label"] and row["split"] in clips and 0 <= start < end):
+                raise bad_line(path, table.line_num, list(row.values()), "a path, a label, a split "
+                               "(train, val, test), and start < end in seconds or frames (48f)")
+            name, unit = os.path.splitext(row["path"])[0], "f" if any(e[2] for e in edges) else "s"
+            cut = "" if (start, end) == (0, math.inf) else f"_{row['start']}_{row['end']}"
+            video, pose = str(path.parent / row["path"]), os.path.basename(name)
+            clip = Clip(name + cut, video, row["label"], start, end, unit, pose)
+            clips[row["split"]].append(clip)
+    labels = sorted({clip.label for part in clips.values() for clip in part})
+    if not clips[split] and split != "train":
         split = {"val": "test", "test": "val"}[split]
         print(f"note: {path} has no clips of that split; its {split} split stands in.")
-    return labels, [clip._replace(label=labels.index(label)) for s, label, clip in rows if s == split]
+    return labels, [clip._replace(label=labels.index(clip.label)) for clip in clips[split]]
 
 
 TRAIN_TEST = {"train": "train", "val": "test", "test": "test"}
@@ -369,12 +363,12 @@ Diving48_vocab.json
 Diving48_V2_train.json        (V1: Diving48_train.json)
 Diving48_V2_test.json         (V1: Diving48_test.json)
 rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
-""" + POSES, "15.9K / 2K, the counts of V1; the results it is compared with are on V2")
+""" + POSES, "The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2.")
 GYM99 = Benchmark(
     "FineGym's Gym99, 99 gymnastic elements", read_gym, 99, "{}, a video of gymnastic action",
     ("top1", "mean"), TRAIN_VAL, "version", {"v1.0": {"train": 20484, "val": 8521},
                                              "v1.1": {"train": 26320, "val": 8521}},
-    GYM_LAYOUT.format("gym99"), "20K / 8.5K, version 1.0")
+    GYM_LAYOUT.format("gym99"), "The paper's 20k / 8.5k are version 1.0.")
 
 DATASETS = {
     "toy": Benchmark(
@@ -386,47 +380,48 @@ DATASETS = {
     "diving48": DIVING,
     "gym99": GYM99,
     "gym288": Benchmark(
-        "FineGym's Gym288, 288 elements with a long tail", read_gym, 288, GYM99.prompt, GYM99.metrics,
-        TRAIN_VAL, "version", {"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
-        GYM_LAYOUT.format("gym288"), "23K / 9.6K, version 1.0"),
+        "FineGym's Gym288, 288 elements with a long tail", read_gym, 288, GYM99.prompt,
+        GYM99.metrics, TRAIN_VAL, "version",
+        {"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
+        GYM_LAYOUT.format("gym288"), "The paper's 23k / 9.6k are version 1.0."),
     "haa500": Benchmark(
         "HAA500, 500 atomic human actions", read_haa500, 500, "{}, a video of action",
-        ("top1", "top5", "mean"), ALL_THREE, "", {"": {"train": 8000, "val": 500, "test": 1500}}, """\
+        DIVING.metrics, ALL_THREE, "", {"": {"train": 8000, "val": 500, "test": 1500}}, """\
 video/abseiling/abseiling_000.mp4     haa500_v1_1.zip
 annotations/abseiling.txt             optional: the 500 lists of its repository
-""" + POSES, "8K / 500 / 1.5K"),
+""" + POSES, "The paper says 8k / 500 / 1.5k."),
     "smarthome": Benchmark(
         "Toyota-Smarthome (trimmed), 31 activities of daily living", read_smarthome, 31,
         "{}, a video of action", ("mean", "top1"), ALL_THREE, "protocol",
         {"cs": {"train": 10682, "test": 5433}, "cv1": {}, "cv2": {}}, """\
 mp4/Cook.Cleandishes_p02_r00_v02_c03.mp4      class, subject, repeat, view, camera
 poses/Cook.Cleandishes_p02_r00_v02_c03.npz    python pose.py import smarthome""",
-        "16.1K clips", "smarthome13"),
+        "The paper says 16.1k clips.", "smarthome13"),
     "k400": Benchmark(
-        "Kinetics-400", read_k400, 400, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_VAL,
-        "", {"": {"train": 246534, "val": 19906}}, """\
+        "Kinetics-400", read_k400, 400, "{}, a video of action", DIVING.metrics, TRAIN_VAL, "",
+        {"": {"train": 246534, "val": 19906}}, """\
 train.csv  val.csv (or validate.csv)      here or in annotations/
 train/<class>/<id>_000059_000069.mp4      with or without class folders, or
 val/<class>/<id>_000040_000050.mp4
 raw/<id>.mp4                              whole videos, cut while decoding
 """ + POSES),
     "ucf101": Benchmark(
-        "UCF-101", read_ucf101, 101, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_TEST,
-        "split", {"1": {"train": 9537, "test": 3783}, "2": {"train": 9586, "test": 3734},
+        "UCF-101", read_ucf101, 101, "{}, a video of action", DIVING.metrics, TRAIN_TEST, "split",
+        {"1": {"train": 9537, "test": 3783}, "2": {"train": 9586, "test": 3734},
                   "3": {"train": 9624, "test": 3696}}, """\
 ucfTrainTestlist/classInd.txt             UCF101TrainTestSplits-RecognitionTask.zip
 ucfTrainTestlist/trainlist01.txt  testlist01.txt  ... 03.txt
 UCF-101/<Class>/v_<Class>_g01_c01.avi     UCF101.rar
 """ + POSES),
     "hmdb51": Benchmark(
-        "HMDB-51", read_hmdb51, 51, "{}, a video of action", ("top1", "top5", "mean"), TRAIN_TEST,
-        "split", {n: {"train": 3570, "test": 1530} for n in "123"}, """\
+        "HMDB-51", read_hmdb51, 51, "{}, a video of action", DIVING.metrics, TRAIN_TEST, "split",
+        {number: {"train": 3570, "test": 1530} for number in "123"}, """\
 testTrainMulti_7030_splits/<class>_test_split1.txt ... 3.txt      test_train_splits.rar
 hmdb51_org/<class>/*.avi                                          hmdb51_org.rar, unpacked
 """ + POSES),
     "custom": Benchmark(
-        "your own videos", read_custom, 0, "{}, a video of action", ("top1", "top5", "mean"),
-        ALL_THREE, "", {}, """\
+        "your own videos", read_custom, 0, "{}, a video of action", DIVING.metrics, ALL_THREE, "",
+        {}, """\
 clips.csv                     path,label,split[,start,end]   (or --root FILE.csv)
 <path>                        as written in the csv, from its folder
 poses/<path>.npz              python pose.py extract"""),
@@ -442,21 +437,21 @@ class DataConfig:
     data: Annotated[Literal[tuple(DATASETS)], "data set"] = "toy"
     root: Annotated[str, "folder of the data set, empty: data/<name>"] = ""
     poses: Annotated[str, "folder of the pose files, <clip id>.npz, empty: <root>/poses"] = ""
-    version: Annotated[str, "diving48: v2 | v1, gym99 and gym288: v1.0 | v1.1, empty: the first"] = ""
+    version: Annotated[str, "diving48: v2 | v1; gym99, gym288: v1.0 | v1.1; empty: the first"] = ""
     protocol: Annotated[str, "smarthome: cs (subjects) | cv1 | cv2 (cameras), empty: cs"] = ""
     split: Annotated[int, "ucf101 and hmdb51: number of the official split, 1 to 3"] = 1
     prompt: Annotated[str, "text with {} for the label, empty: the data set's (Sec. 3.1)"] = ""
     pose_frames: Annotated[int, "T, pose frames of a clip (Sec. 4)"] = 48
     video_frames: Annotated[int, "Tv, video frames among them: divides T (Sec. 4)"] = 16
     image_size: Annotated[int, "S, side of the crop in pixels (Sec. 4: 224)"] = 224
-    crop_area: Annotated[float, "smallest part of a frame that a training crop keeps (ours: 0.5 leaves "
-                                "most joints inside; AIM 0.08)"] = 0.5
-    flip: Annotated[bool, "mirror half of the training clips; off where a label says left or right"] = True
-    jitter: Annotated[float, "brightness, contrast, saturation vary by 1 +- this (ours; try 0.4)"] = 0.0
+    crop_area: Annotated[float, "smallest part of a frame that a training crop keeps (ours: most "
+                                "joints stay inside; AIM 0.08)"] = 0.5
+    flip: Annotated[bool, "mirror half of the clips in training, unless labels tell sides"] = True
+    jitter: Annotated[float, "brightness, contrast, saturation of 1 +- this (ours; try 0.4)"] = 0.0
     joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)"] = 0.0
     joint_drop: Annotated[float, "part of the joints that training hides (ours)"] = 0.0
     read_video: Annotated[bool, "decode videos; without, frames are black (pose-only rows)"] = True
-    read_poses: Annotated[bool, "read pose files; without, every joint is missing (video rows)"] = True
+    read_poses: Annotated[bool, "read pose files; without, joints are missing (video rows)"] = True
     allow_broken: Annotated[bool, "go on when more than 1 % of the clips cannot be read"] = False
     workers: Annotated[int, "processes that decode beside the training process, 0: none"] = 2
     seed: Annotated[int, "of everything random"] = 0
@@ -467,10 +462,10 @@ class DataConfig:
         if self.entry.variant and self.variant not in self.entry.counts:
             raise unknown(f"{self.entry.variant} of {self.data}", self.variant, self.entry.counts)
         if not 0 < self.video_frames <= self.pose_frames or self.pose_frames % self.video_frames:
-            raise ValueError(f"{self.video_frames} video frames among {self.pose_frames} pose frames. Expected "
-                             "the former to divide the latter. Try --pose-frames 48 --video-frames 16.")
+            raise ValueError(f"{self.video_frames} video frames of {self.pose_frames} pose frames. "
+                             "Expected a divisor. Try --pose-frames 48 --video-frames 16.")
         if not 0 < self.crop_area <= 1:
-            raise ValueError(f"--crop-area {self.crop_area}. Expected a part above 0, at most 1. Try 0.5.")
+            raise ValueError(f"--crop-area {self.crop_area}. Expected a part in (0, 1]. Try 0.5.")
         if "{}" not in (self.prompt or "{}"):
             raise ValueError(f"--prompt {self.prompt!r}. Expected {{}} in place of the label. Try "
                              "'{}, a video of action'.")
@@ -535,8 +530,8 @@ def _reader(kind, flag):
 def build_configs(argv, classes, presets=None, description="", extra=None):
     """From dataclasses to the command line and back -> (one instance per class), namespace.
 
-    A field becomes `--its-name` (a boolean also `--no-its-name`) with its doc and default in --help;
-    fields of equal name share one flag. `extra(parser)` adds arguments that are no settings. The
+    A field becomes `--its-name` (a boolean also `--no-its-name`) with doc and default in --help;
+    fields of equal name share a flag. `extra(parser)` adds arguments that are no settings. The
     command line wins over presets(namespace) -> {field: value}, which wins over the defaults.
     """
     parser, defaults = Parser(description=description, allow_abbrev=False,
@@ -544,7 +539,8 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
     if extra:
         extra(parser)
     for cls in classes:
-        group, hints = parser.add_argument_group(cls.__name__), get_type_hints(cls, include_extras=True)
+        group = parser.add_argument_group(cls.__name__)
+        hints = get_type_hints(cls, include_extras=True)
         for field in fields(cls):
             if field.name in defaults:
                 continue
@@ -556,17 +552,17 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
             name = "--" + field.name.replace("_", "-")
             how = {"action": argparse.BooleanOptionalAction} if kind is bool else {
                 "type": _reader(kind, name), "metavar": getattr(kind, "__name__", "name").upper()}
-            group.add_argument(name, dest=field.name, default=None, help=doc.replace("%", "%%"), **how)
+            group.add_argument(name, dest=field.name, help=doc.replace("%", "%%"), **how)
     values = parser.parse_args(argv)
     given = {name: getattr(values, name) for name in defaults if getattr(values, name) is not None}
     try:
         vars(values).update(defaults | given)
         preset = presets(values) if presets else {}
         vars(values).update(defaults | {k: v for k, v in preset.items() if k in defaults} | given)
-        made = tuple(cls(**{f.name: getattr(values, f.name) for f in fields(cls)}) for cls in classes)
+        return tuple(cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
+                     for cls in classes), values
     except ValueError as error:
         parser.error(error)
-    return made, values
 
 
 # ------------------------------------------------------------------------------- decoding
@@ -578,7 +574,7 @@ def _packets(container, stream, clip):
     tick, packets, jump = float(stream.time_base), [], container.format.name != "avi"
     start, end = (clip.start, clip.end) if clip.unit == "s" else (0, math.inf)
     origin = stream.start_time or 0
-    if start and jump:                                       # to a key frame before it: dts lags pts
+    if start and jump:                            # to a key frame; a second early: B-frames
         container.seek(max(int(origin + (start - 1) / tick), origin), stream=stream)
     for packet in container.demux(stream):
         if packet.size:
@@ -589,18 +585,19 @@ def _packets(container, stream, clip):
     if len(packets) < max(0.9 * promised - 1, 1):
         raise ValueError(f"truncated: {len(packets)} of {max(promised, 1)} frames are there")
     ticks = np.array(sorted(p.dts if p.pts is None else p.pts for p in packets if not p.is_discard))
-    if clip.unit == "s":                                     # a rounded second still means its frame
+    if clip.unit == "s":                          # a rounded second still means its frame
         seconds = (ticks - (origin if start and jump else ticks[0])) * tick
         inside = range(*np.searchsorted(seconds, [start - 1e-3, end - 1e-3]))
     else:
         inside = range(len(ticks))[int(clip.start):None if clip.end == math.inf else int(clip.end)]
     if not inside:
-        raise ValueError(f"no frame between {clip.start:g} and {clip.end:g} {clip.unit} in {len(ticks)} frames")
+        raise ValueError(f"no frame between {clip.start:g} and {clip.end:g} {clip.unit} in "
+                         f"{len(ticks)} frames")
     return packets, ticks, inside
 
 
 def _by_key_frames(context, packets, wanted):
-    """Frames of the wanted times: from the key frame before each, and past frames that no other needs."""
+    """Frames of the wanted times: from each one's key frame on, past frames that none needs."""
     keys = [i for i, packet in enumerate(packets) if packet.is_keyframe] or [0]
     times, runs = [packets[i].pts for i in keys], {}
     for i, packet in enumerate(packets):
@@ -632,7 +629,7 @@ def _decode_through(context, packets, ticks, exact, wanted):
 
 
 def decode(path, pick, plan, clip=Clip("", "", 0), threads=1):
-    """The wanted frames of a clip: list of uint8 (h, w, 3), and the instants (n,) of all its frames.
+    """The wanted frames of a clip, a list of uint8 (h, w, 3), and the instants (n,) of all frames.
 
     pick(instants (n,), seconds from the clip's first frame) -> indices of the wanted frames, in any
     order, repeats allowed; plan(H, W) -> (h, w), the size that a frame is converted to. Packets are
@@ -669,7 +666,7 @@ def decode(path, pick, plan, clip=Clip("", "", 0), threads=1):
         return [frames[when] for when in wanted], instants
 
 
-# ------------------------------------------------------------------------------- sampling, augmentation
+# ------------------------------------------------------------------------------- sampling, crops
 
 
 def nested(T, Tv):
@@ -708,18 +705,19 @@ def test_view(H, W, S, views):
 
 
 def train_view(H, W, S, draws, crop_area, flip):
-    """A random resized crop: area in [crop_area, 1], ratio in [3/4, 4/3], place, flip; draws (5,)."""
+    """A random resized crop: area in [crop_area, 1], ratio in [3/4, 4/3]; draws (5,) for area,
+    ratio, x, y and flip."""
     area, ratio = H * W * (crop_area + (1 - crop_area) * draws[0]), (4 / 3) ** (2 * draws[1] - 1)
-    sides = []
-    for side, keep, place in ((W, math.sqrt(area * ratio), draws[2]), (H, math.sqrt(area / ratio), draws[3])):
-        keep = min(keep, side)
-        if keep < S:                              # enlarge later: cut exactly, at the video's own size
-            sides.append((side, place * (side - keep), place * (side - keep) + keep))
-        else:                                     # reduce while converting: cut at whole pixels
-            size = round(side * S / keep)
-            corner = round(place * (size - S))
-            sides.append((size, corner, corner + S))
-    (w, x0, x1), (h, y0, y1) = sides
+
+    def along(side, keep, place):
+        """-> the size to convert to, and the two edges in it"""
+        if keep < S:                              # enlarged later: cut exactly, at the video's size
+            return side, place * (side - keep), place * (side - keep) + keep
+        size = round(side * S / keep)             # reduced while converting: cut at whole pixels
+        return size, round(place * (size - S)), round(place * (size - S)) + S
+
+    w, x0, x1 = along(W, min(math.sqrt(area * ratio), W), draws[2])
+    h, y0, y1 = along(H, min(math.sqrt(area / ratio), H), draws[3])
     return View((h, w), np.array([[x0, y0, x1, y1]], np.float64), bool(flip and draws[4] < 0.5))
 
 
@@ -733,7 +731,7 @@ def cut(image, box, S):
 
 
 def place(keypoints, scores, size, view, flip_index):
-    """Joints (T, J, 2) in pixels of a frame of `size` -> (R, T, J, 2), -1 and 1 at the crop's edges.
+    """Joints (T, J, 2), pixels of a frame of `size` -> (R, T, J, 2), -1 and 1 at a crop's edges.
 
     Pose files count from the centre of the first pixel, which lies half a pixel inside the frame.
     """
@@ -748,8 +746,9 @@ def place(keypoints, scores, size, view, flip_index):
 def tint(images, draws, amount):
     """Brightness, contrast and saturation of uint8 images, as one matrix of colours; draws (3,)."""
     bright, contrast, colour = 1 + amount * (2 * draws - 1)
-    matrix = bright * contrast * (colour * np.eye(3) + (1 - colour) * np.array([0.299, 0.587, 0.114]))
-    matrix = tuple(np.hstack([matrix, np.full((3, 1), 127.5 * (1 - contrast))]).ravel())
+    mix = colour * np.eye(3) + (1 - colour) * np.array([0.299, 0.587, 0.114])
+    matrix = np.hstack([bright * contrast * mix, np.full((3, 1), 127.5 * (1 - contrast))])
+    matrix = tuple(matrix.ravel())
     return [np.asarray(Image.fromarray(image).convert("RGB", matrix)) for image in images]
 
 
@@ -759,13 +758,13 @@ BROKEN = (OSError, ValueError, EOFError, av.FFmpegError)       # what a damaged 
 
 
 class Clips(torch.utils.data.Dataset):
-    """A split as tensors. Item `index + epoch * len(self)` is a clip as that epoch sees it, a dict of
+    """A split as tensors. Item `index + epoch * len(self)` is a clip as that epoch sees it, a dict:
 
-    frames uint8 (Tv, 3, S, S) RGB; keypoints float32 (T, J, 2), x and y in [-1, 1] of the crop, beyond
-    when outside; scores float32 (T, J), 0 = missing; label, index int64; broken bool; error str. With
-    train=False the first three have a leading axis of `views` crops. Everything random is drawn from
-    (seed, epoch, index). A broken clip is replaced by one of its class in training; in evaluation it
-    is black and without joints, to be counted as wrong.
+    frames uint8 (Tv, 3, S, S) RGB; keypoints float32 (T, J, 2), x and y in [-1, 1] of the crop,
+    beyond when outside; scores float32 (T, J), 0 = missing; label, index int64; broken bool; error
+    str. With train=False the first three have a leading axis of `views` crops. Everything random is
+    drawn from (seed, epoch, index). A broken clip is replaced by one of its class in training; in
+    evaluation it is black and without joints, to be counted as wrong.
     """
 
     def __init__(self, cfg, split, train, views=1):
@@ -774,12 +773,13 @@ class Clips(torch.utils.data.Dataset):
         self.cfg, self.train, self.views, self.metrics = cfg, train, views, cfg.entry.metrics
         self.split = cfg.own_split(split)
         if split == "val" and self.split == cfg.own_split("test"):
-            print(f"note: {cfg.data} has no third split; its {self.split} split serves for validation too.")
+            print(f"note: {cfg.data} has no third split; {self.split} serves for validation too.")
         self.labels, self.clips = cfg.entry.read(cfg.folder, cfg, self.split)
         if not self.clips:
-            raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected at least one. Look "
-                             f"with `python data.py check {cfg.data} --root {cfg.folder}`.")
-        self.texts = [(cfg.prompt or cfg.entry.prompt).replace("{}", label) for label in self.labels]
+            raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected one "
+                             f"or more. Run `python data.py check {cfg.data} --root {cfg.folder}`.")
+        prompt = cfg.prompt or cfg.entry.prompt
+        self.texts = [prompt.replace("{}", label) for label in self.labels]
         sides = [text for text in self.labels if re.search(r"\b(left|right)\b", text, re.I)]
         self.flip = train and cfg.flip and not sides
         if train and cfg.flip and sides:
@@ -829,19 +829,25 @@ class Clips(torch.utils.data.Dataset):
             if not self.train:
                 item = self._black()
                 break
-            same = self.by_label[self.clips[index].label]     # now and then any: the whole class may be lost
+            same = self.by_label[self.clips[index].label]     # or any: a whole class may be lost
             chosen = int(rng.choice(same if rng.random() < 0.9 else len(self)))
         else:
-            raise ValueError(f"{error}; none of 50 replacements can be read either. Expected videos and poses in "
-                             f"{self.cfg.folder}. Run `python data.py check {self.cfg.data} --root DIR`.")
-        return {**item, "label": torch.tensor(self.clips[chosen].label), "index": torch.tensor(index),
+            raise ValueError(f"{error}; nor can any of 50 replacements be read. Expected videos "
+                             f"and poses. Run `python data.py check {self.cfg.data} --root DIR`.")
+        label = torch.tensor(self.clips[chosen].label)
+        return {**item, "label": label, "index": torch.tensor(index),
                 "broken": torch.tensor(bool(error)), "error": error}
 
     def _load(self, clip, rng):
-        cfg, S, T, Tv, views = self.cfg, self.cfg.image_size, self.cfg.pose_frames, self.cfg.video_frames, []
+        cfg, S, views = self.cfg, self.cfg.image_size, []
+        T, J = cfg.pose_frames, len(self.joints)
         draws = rng.random(T) if self.train else np.full(T, 0.5)
         where, colour = rng.random(5), rng.random(3)
-        pose, images, instants = read_pose(self.pose_path(clip)) if cfg.read_poses else None, [], None
+        pose = read_pose(self.pose_path(clip)) if cfg.read_poses else None
+        images, instants, size = [], None, pose.size if pose else (S, S)
+
+        def pick(instants):
+            return nearest(instants, sample_instants(instants, draws)[nested(T, cfg.video_frames)])
 
         def plan(H, W):                           # the first frame decides for all
             if not views:
@@ -851,32 +857,32 @@ class Clips(torch.utils.data.Dataset):
 
         if cfg.read_video:
             threads = 1 if torch.utils.data.get_worker_info() else 2
-            images, instants = decode(clip.path, lambda at: nearest(
-                at, sample_instants(at, draws)[nested(T, Tv)]), plan, clip, threads)
-        plan(*(pose.size if pose else (S, S)))
-        view = views[0]
-        keypoints, scores = np.zeros((T, len(self.joints), 2)), np.zeros((T, len(self.joints)))
+            images, instants = decode(clip.path, pick, plan, clip, threads)
+        plan(*size)
+        keypoints, scores = np.zeros((T, J, 2)), np.zeros((T, J))
         if pose:
             rows, clock = tie(pose, clip, instants, self.joints)
-            at = rows[nearest(clock, sample_instants(clock if instants is None else instants, draws))]
+            at = sample_instants(clock if instants is None else instants, draws)
+            at = rows[nearest(clock, at)]
             keypoints, scores = pose.keypoints[at].astype(np.float64), pose.scores[at]
             if self.train:
-                keypoints += rng.normal(0, 1, keypoints.shape) * cfg.joint_noise * pose.size[::-1]
+                keypoints += rng.normal(0, 1, keypoints.shape) * cfg.joint_noise * size[::-1]
                 scores = np.where(rng.random(scores.shape) < cfg.joint_drop, 0, scores)
-        placed = place(keypoints, scores, pose.size if pose else (S, S), view, self.flip_index)
-        return self._tensors([[cut(image, box, S) for image in images] for box in view.boxes],
-                             *placed, view.flip, colour)
+        crops = [[cut(image, box, S) for image in images] for box in views[0].boxes]
+        placed = place(keypoints, scores, size, views[0], self.flip_index)
+        return self._tensors(crops, *placed, views[0].flip, colour)
 
     def _tensors(self, crops, keypoints, scores, flip=False, colour=None):
-        """R lists of Tv crops (or none: black) and (R, T, J, 2), (R, T, J) -> the item's tensors."""
-        S, Tv = self.cfg.image_size, self.cfg.video_frames
-        frames = np.zeros((len(crops), Tv, 3, S, S), np.uint8)
+        """R lists of Tv crops (none: black), (R, T, J, 2), (R, T, J) -> the item's tensors."""
+        S = self.cfg.image_size
+        frames = np.zeros((len(crops), self.cfg.video_frames, 3, S, S), np.uint8)
         for r, images in enumerate(crops):
             if self.train and self.cfg.jitter:
                 images = tint(images, colour, self.cfg.jitter)
             for t, image in enumerate(images):
                 frames[r, t] = (image[:, ::-1] if flip else image).transpose(2, 0, 1)
-        item = {"frames": frames, "keypoints": keypoints.astype(np.float32), "scores": scores.astype(np.float32)}
+        item = {"frames": frames, "keypoints": keypoints.astype(np.float32),
+                "scores": scores.astype(np.float32)}
         return {name: torch.from_numpy(x[0] if self.train else x) for name, x in item.items()}
 
     def _black(self):
@@ -886,18 +892,18 @@ class Clips(torch.utils.data.Dataset):
 
 
 def tie(pose, clip, instants, joints):
-    """-> the rows (n,) of a pose file that belong to a clip, and their seconds on the clip's clock.
+    """-> the rows (n,) of a pose file that belong to a clip, and their seconds on its clock.
 
-    instants: the frames' (None: no video was read). Known times must cover the clip; unknown ones are
-    spread evenly, when there is a row for every frame or every second, third or fourth one.
+    instants: those of the frames, None when no video was read. Known times must cover the clip;
+    unknown ones are spread evenly, with a row for every frame or every second, third or fourth.
     """
     if pose.joints != joints:
-        raise ValueError(f"joints {pose.joints[:3]}..., but the first pose file of the split has {joints[:3]}...")
+        raise ValueError(f"joints {pose.joints[:3]}..., the first pose file has {joints[:3]}...")
     clock = pose.clock(np.arange(len(pose.times)) if instants is None else instants)
     rows, known = np.arange(len(clock)), not np.isnan(pose.times).any()
-    if clip.pose:                                 # the file covers the whole video
+    if clip.pose and (known or clip.unit == "f"):             # the file covers the whole video
         inside = clock if clip.unit == "s" else rows
-        rows = rows[(inside >= clip.start) & (inside < clip.end)] if known or clip.unit == "f" else rows
+        rows = rows[(inside >= clip.start) & (inside < clip.end)]
         if not len(rows):
             raise ValueError(f"its pose file ends before {clip.start:g} {clip.unit}")
         clock = clock[rows] - clock[rows[0]]
@@ -907,19 +913,19 @@ def tie(pose, clip, instants, joints):
         gap = instants[-1] / max(frames - 1, 1)
         covers = abs(clock[-1] - instants[-1]) <= 0.1 * instants[-1] + 4 * gap
         if not (covers if known else even):
-            raise ValueError(f"wrong pose length: {len(rows)} rows over {clock[-1]:.2f} s beside {frames} "
-                             f"frames over {instants[-1]:.2f} s")
+            raise ValueError(f"wrong pose length: {len(rows)} rows, {clock[-1]:.2f} s, beside "
+                             f"{frames} frames, {instants[-1]:.2f} s")
     elif instants is not None:
         clock = instants                          # a row for every frame needs no clock
     return rows, clock
 
 
 class ToyStills(torch.utils.data.Dataset):
-    """Captioned stills of the toy benchmark, drawn when asked for: what the tiny CLIP is pretrained on.
+    """Captioned stills of the toy benchmark, drawn on demand: the tiny CLIP is pretrained on them.
 
-    An item: frames uint8 (1, 3, S, S), caption str, attributes (A,) int64 (-1: cannot be told),
-    mentions (A,) bool: what the caption speaks of; with `tokenize` also tokens. Item n + epoch *
-    len(self) is new in every epoch of training; the other splits show stills that training never has.
+    An item: frames uint8 (1, 3, S, S); caption str; attributes (A,) int64, -1 = cannot be told;
+    mentions (A,) bool, what the caption speaks of; with `tokenize` also tokens. Item n + epoch *
+    len(self) is new in every epoch of training; other splits hold stills that training never shows.
     """
     attributes = property(lambda self: list(TOY_ATTRIBUTES))
 
@@ -935,29 +941,31 @@ class ToyStills(torch.utils.data.Dataset):
         return self.length
 
     def __getitem__(self, number):
-        train, S = self.split == "train", self.cfg.image_size
-        seed = int(number) + (0 if train else TOY_HELD_OUT_STILLS + (self.split == "test") * self.length)
+        S, seed = self.cfg.image_size, int(number)
+        if self.split != "train":
+            seed += TOY_HELD_OUT_STILLS + (self.split == "test") * self.length
         rng = np.random.default_rng([self.cfg.seed, seed])
         image, attributes = toy_still(seed)
-        H, W = image.shape[:2]
-        draws = np.array([rng.random(), 0.5, *rng.uniform(0.2, 0.8, 2), 1])
-        view = train_view(H, W, S, draws, 0.65, False) if train else test_view(H, W, S, 1)
-        image = np.asarray(Image.fromarray(image).resize(view.size[::-1], Image.Resampling.BILINEAR))
-        image = cut(image, view.boxes[0], S)
-        if train:
+        view = test_view(*image.shape[:2], S, 1)
+        if self.split == "train":
+            draws = np.array([rng.random(), 0.5, *rng.uniform(0.2, 0.8, 2), 1])
+            view = train_view(*image.shape[:2], S, draws, 0.65, False)
             image = tint([image], rng.random(3), 0.2)[0]
+        image = Image.fromarray(image).resize(view.size[::-1], Image.Resampling.BILINEAR)
+        image = cut(np.asarray(image), view.boxes[0], S).transpose(2, 0, 1)[None].copy()
         caption, mentions = toy_captions(attributes, rng)
-        item = {"frames": torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), "caption": caption,
-                "attributes": torch.from_numpy(toy_vector(attributes) - 1),
-                "mentions": torch.from_numpy(mentions), "index": torch.tensor(int(number) % self.length)}
-        return item | ({"tokens": self.tokenize(caption)} if self.tokenize else {})
+        item = {"frames": image, "attributes": toy_vector(attributes) - 1, "mentions": mentions,
+                "index": np.array(int(number) % self.length)}
+        item = {name: torch.from_numpy(value) for name, value in item.items()}
+        tokens = {"tokens": self.tokenize(caption)} if self.tokenize else {}
+        return item | {"caption": caption} | tokens
 
 
 # ------------------------------------------------------------------------------- python data.py
 
 
 def probe(dataset, clip):
-    """What is wrong with a clip, "" if nothing: its first and last frame are decoded, its pose read."""
+    """What is wrong with a clip, "" if nothing, after its first and last frame and its pose."""
     try:
         instants = decode(clip.path, lambda at: [0, len(at) - 1], lambda H, W: (H, W), clip)[1]
         if os.path.exists(dataset.pose_path(clip)):           # missing ones are counted apart
@@ -977,19 +985,22 @@ def check_split(cfg, split, full):
     with ThreadPoolExecutor(max(cfg.workers, 1)) as pool:
         for done, error in enumerate(pool.map(partial(probe, dataset), sample), 1):
             wrong += [error] if error else []
+            left = (time.time() - begun) / done * (len(sample) - done)
             if sys.stderr.isatty() or done % 1000 == 0:
-                left = (time.time() - begun) / done * (len(sample) - done)
-                print(f"  {done}/{len(sample)} decoded, {left:.0f} s left", end="\r", file=sys.stderr)
-    poseless = [clip for clip in clips if not os.path.exists(dataset.pose_path(clip))] if cfg.read_poses else []
+                print(f"  {done}/{len(sample)}, {left:.0f} s left", end="\r", file=sys.stderr)
+    poseless = [clip for clip in clips
+                if cfg.read_poses and not os.path.exists(dataset.pose_path(clip))]
     empty = [text for label, text in enumerate(dataset.labels) if label not in dataset.by_label]
-    official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split)
-    print(f"{dataset.split}: {len(clips)} clips listed (official: {official or 'not published'}), "
-          f"{len(there)} found, {len(dataset.labels)} classes, joints: {len(dataset.joints)}")
-    for what, names in (("missing", [clip.path for clip in missing]), (f"unreadable of {len(sample)} tried", wrong),
-                        ("without a pose file", [clip.id for clip in poseless]), ("classes without clips", empty)):
+    official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split, "not published")
+    print(f"{dataset.split}: {len(clips)} clips listed (official: {official}), {len(there)} found, "
+          f"{len(dataset.labels)} classes, joints: {len(dataset.joints)}")
+    for what, names in (("missing", [clip.path for clip in missing]),
+                        (f"unreadable of {len(sample)} tried", wrong),
+                        ("without a pose file", [clip.id for clip in poseless]),
+                        ("classes without clips", empty)):
         if names:
-            print(f"  {len(names)} {what}: " + ", ".join(names[:5]) + (", ..." if len(names) > 5 else ""))
-    lost = len({c.id for c in missing} | {c.id for c in poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
+            print(f"  {len(names)} {what}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}")
+    lost = len({*missing, *poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
     return lost <= 0.01 or cfg.allow_broken and lost < 1
 
 
@@ -997,22 +1008,21 @@ def main(argv=None):
     def extra(parser):
         parser.add_argument("command", choices=["check", "layout"], help="what to do")
         parser.add_argument("name", help="data set: " + ", ".join(DATASETS))
-        parser.add_argument("--full", action="store_true", help="check: decode from every clip, not from 50 a split")
+        parser.add_argument("--full", action="store_true", help="check every clip, not 50 a split")
     (cfg,), ask = build_configs(argv, (DataConfig,), lambda ask: {"data": ask.name}, __doc__, extra)
-    entry = cfg.entry
-    if ask.command == "layout":
-        print(f"{cfg.data}: {entry.title}\n\n{cfg.folder}/\n  " + entry.layout.replace("\n", "\n  "))
+    tree = "\n  ".join(cfg.entry.layout.splitlines())
+    if ask.command == "layout" or not cfg.entry.read:
+        print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n  {tree}")
         return 0
     try:
-        if cfg.data == "toy":
-            make_toy(cfg.folder)
-        print(f"{cfg.data} {cfg.variant} in {cfg.folder}" + f"; the papers' clips: {entry.paper}" * bool(entry.paper))
-        fine = [check_split(cfg, split, ask.full) for split in dict(zip(map(cfg.own_split, ALL_THREE), ALL_THREE)).values()]
+        print(f"{cfg.data} {cfg.variant} in {cfg.folder}. {cfg.entry.paper}")
+        own = {cfg.own_split(split): split for split in ALL_THREE}        # each of its splits once
+        fine = [check_split(cfg, split, ask.full) for split in own.values()]
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("training would work" if all(fine) else "training would fail: more than 1 % of the clips are lost "
-          "(--allow-broken goes on without them)")
+    print("training would work" if all(fine) else "training would fail: more than 1 % of the clips "
+          "are lost (--allow-broken goes on without them)")
     return 0 if all(fine) else 1
 
 
