@@ -456,6 +456,20 @@ def toy_captions(attributes, rng):
     return str(text), np.array([name in said for name in TOY_ATTRIBUTES])
 
 
+def toy_paraphrase(rng):
+    """Random facts of a label in two wordings, the label's own first, and the facts (5,), 0 = not said.
+
+    No picture belongs to them: a still cannot tell a take-off, yet the text tower has to tell the words.
+    """
+    names = list(TOY_ATTRIBUTES)[:5]
+    facts = np.array([rng.integers(1, len(TOY_ATTRIBUTES[name]) - (name == "apparatus"))
+                      if rng.random() < .8 else 0 for name in names])
+    facts[0] += not facts.any()
+    ways = [TOY_PHRASES[name][TOY_ATTRIBUTES[name][value]] for name, value in zip(names, facts) if value]
+    first = ", ".join(way[0] for way in ways).capitalize() + rng.choice(TOY_ENDINGS)
+    return str(first), ", ".join(str(rng.choice(way)) for way in ways), facts
+
+
 # ------------------------------------------------------------------------------------------- the toy benchmark's files
 
 
