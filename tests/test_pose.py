@@ -120,7 +120,7 @@ def test_unreadable_pose_files_name_the_path_and_the_way_out(tmp_path):
     np.savez(path, **(a_clip() | dict(joints=np.array([object()] * 17))))
     with pytest.raises(ValueError, match="cannot read pose file .*allow_pickle"):
         pose.read_pose(path)
-    with pytest.raises(ValueError, match="Expected .npz"):
+    with pytest.raises(ValueError, match="Expected the ending .npz"):
         pose.write_pose(tmp_path / "x.npy", **a_clip())
 
 
@@ -179,8 +179,7 @@ def narrow():
 
 @pytest.mark.parametrize("width", [32, 48])
 def test_hrnet_has_the_published_keys(width):
-    with torch.device("meta"):
-        model = pose.HRNet(width)
+    model = pose.HRNet(width)
     lines = [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
     golden = GOLDEN[f"w{width}"]
     assert set(golden["some"]) <= set(lines)
@@ -247,7 +246,7 @@ def test_load_hrnet_accounts_for_every_key(tmp_path, narrow):
     with pytest.raises(FileNotFoundError, match="Did you mean w32_256x192"):
         pose.load_hrnet("w32-256x192")
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="cannot read .* as a checkpoint"):
+    with pytest.raises(ValueError, match="cannot read checkpoint"):
         pose.load_hrnet(path)
 
 
@@ -417,6 +416,11 @@ def overfit(frames, steps, size=(128, 96)):
     centres, widths = pose.crop_rule(boxes, size)
     spots = (torch.tensor(np.array(joints)) - centres[:, None]) / (widths / heat[1])[:, None, None]
     target = pose.gaussian_heatmaps(spots + torch.tensor([heat[1], heat[0]]) / 2, torch.ones(frames, 17), heat, 1.5)
+    for layer in model.modules():                  # PyTorch's own start makes sums over branches explode
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+    torch.nn.init.normal_(model.final_layer.weight, std=0.001)
+    torch.nn.init.zeros_(model.final_layer.bias)
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(steps):
         for group in optimiser.param_groups:
@@ -460,8 +464,8 @@ def test_link_people_follows_the_largest_in_any_order(seed, T):
 
 
 def test_link_people_prefers_the_clip_to_a_passer_by():
-    athlete, passer = moving(20, 10, 10, 40), np.array([0, 0, 90, 90, 0.9])
-    frames = [np.array([athlete[t]] + ([passer + 300] if t == 7 else [])) for t in range(20)]
+    athlete, passer = moving(20, 10, 10, 40), np.array([300, 300, 390, 390, 0.9])
+    frames = [np.array([athlete[t]] + ([passer] if t == 7 else [])) for t in range(20)]
     assert pose.link_people(frames).tolist() == [0] * 20
     assert pose.link_people([np.zeros((0, 5))] * 3).tolist() == [-1] * 3
     assert pose.link_people([np.array([[0, 0, 9, 9, 0.0]])]).tolist() == [-1]         # a zero person
@@ -504,6 +508,11 @@ def tiny_weights(tmp_path_factory, narrow):
     return path
 
 
+def close(a, b):
+    """Equal joints; one in ten may differ, since an untrained net's two highest pixels can be level."""
+    return np.isclose(a, b, atol=1e-3).all(-1).mean() > 0.9
+
+
 def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
     clip, table = video(tmp_path / "a.mp4", 5), tmp_path / "boxes.csv"
     rows = [("a", t, 10 + t, 5, 60 + t, 60) for t in (0, 1, 3)] + [("b", 0, 0, 0, 9, 9)]
@@ -511,25 +520,24 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         csv.writer(file).writerows([("clip", "frame", "x0", "y0", "x1", "y1"), *rows])
     found = {}
     for batch in (1, 2, 16):
-        cfg = pose.ExtractConfig(weights=str(tiny_weights), boxes=str(table), batch=batch, device="cpu")
-        found[batch] = pose.extract(clip, "hrnet", cfg)
-        assert np.allclose(found[batch].keypoints, found[1].keypoints, atol=1e-3)
+        found[batch] = pose.extract(clip, "hrnet", weights=str(tiny_weights), boxes=str(table), batch=batch)
+        assert np.allclose(found[batch].scores, found[1].scores, atol=1e-4)
+        assert close(found[batch].keypoints, found[1].keypoints)
     assert (found[2].scores[[2, 4]] == 0).all() and found[2].scores.shape == (5, 17)
     frames = [image for image in pose.Video(clip)]
     points, scores = pose.predict(pose.load_hrnet(tiny_weights), [frames[3]], [rows[2][2:]])
-    assert np.allclose(points[0], found[2].keypoints[3], atol=1e-3)
+    assert close(points[0], found[2].keypoints[3])
     assert np.allclose(scores[0], found[2].scores[3], atol=1e-4)
-    with pytest.raises(pose.BrokenClip, match="no box for clip c"):
-        pose.boxes_of(str(table), "c")
+    with pytest.raises(pose.BrokenClip, match="no clip c"):
+        pose.extract(video(tmp_path / "c.mp4", 1), "hrnet", weights=str(tiny_weights), boxes=str(table))
     table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
     pose.read_boxes.cache_clear()
     with pytest.raises(ValueError, match="line 2.*Expected the header"):
-        pose.boxes_of(str(table), "a")
+        pose.read_boxes(str(table))
 
 
 def test_extract_hrnet_by_tracking(tmp_path, tiny_weights):
-    cfg = pose.ExtractConfig(weights=str(tiny_weights), flip=False)
-    clip = pose.extract(video(tmp_path / "a.mp4", 3), "hrnet", cfg)
+    clip = pose.extract(video(tmp_path / "a.mp4", 3), "hrnet", weights=str(tiny_weights), flip=False)
     assert clip.scores.shape == (3, 17) and clip.joints == COCO and clip.size == (64, 96)
 
 
@@ -537,10 +545,10 @@ def test_torchvision_boxes_are_people_only(tmp_path, tiny_weights, monkeypatch):
     """The detector is a stand-in with torchvision's interface; without the package the error says so."""
     import types
     clip = video(tmp_path / "a.mp4", 2)
-    cfg = pose.ExtractConfig(weights=str(tiny_weights), detector="torchvision", flip=False)
+    options = dict(weights=str(tiny_weights), detector="torchvision", flip=False)
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(ValueError, match="torchvision.*pip install"):
-        pose.extract(clip, "hrnet", cfg)
+        pose.extract(clip, "hrnet", **options)
 
     class Detector(torch.nn.Module):
         def forward(self, images):
@@ -553,13 +561,13 @@ def test_torchvision_boxes_are_people_only(tmp_path, tiny_weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     boxes = pose.detect_people(pose.Video(clip), "cpu")
     assert [b.tolist() for b in boxes] == [[[10, 5, 60, 60, pytest.approx(0.8)]]] * 2
-    assert pose.extract(clip, "hrnet", cfg).scores.shape == (2, 17)
+    assert pose.extract(clip, "hrnet", **options).scores.shape == (2, 17)
 
 
 # ---------------------------------------------------------------------------------- extraction
 
 
-def corners(frames, cfg):
+def corners(frames, **options):
     """The smallest extractor: every joint sits where the frame says, score by brightness."""
     found = [(np.full((17, 2), i + 0.5), np.full(17, frame.mean() / 255)) for i, frame in enumerate(frames)]
     return tuple(np.stack(part) for part in zip(*found))
@@ -567,7 +575,7 @@ def corners(frames, cfg):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setitem(pose.EXTRACTORS, "quick", pose.Extractor(corners))
+    monkeypatch.setitem(pose.EXTRACTORS, "quick", (corners, "coco17"))
 
 
 def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
@@ -675,12 +683,12 @@ def test_extract_command_errors_are_one_line(tmp_path, folder, quick, capsys):
 
 SLOW = """
 import sys, time, numpy as np, pose
-def slow(frames, cfg):
+def slow(frames, **options):
     n = 0
     for frame in frames:
         time.sleep(float(sys.argv[1])); n += 1
     return np.full((n, 17, 2), n), np.ones((n, 17))
-pose.EXTRACTORS["slow"] = pose.Extractor(slow)
+pose.EXTRACTORS["slow"] = slow, "coco17"
 pose.main(["extract", sys.argv[2], "--out", sys.argv[3], "--extractor", "slow"])
 """
 
