@@ -17,6 +17,7 @@ crop, R test views. Launch: `python data.py layout NAME` prints the folders that
 `python data.py check NAME --root DIR [--full]` says what is wrong with a download.
 """
 import argparse
+import contextlib
 import csv
 import difflib
 import json
@@ -24,6 +25,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +42,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from assets.toy import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, make_toy, toy_captions,
-                        toy_still, toy_vector)
+                        toy_paraphrase, toy_still, toy_vector)
 from pose import JOINT_SETS, joint_set, read_pose
 
 # ------------------------------------------------------------------------------- reading an index
@@ -74,7 +76,7 @@ class Benchmark:
 
 
 def unknown(what, name, choices):
-    """The error for a name that is not among `choices`, with the nearest one."""
+    """The error for a name that is not among `choices`, with the nearest of them."""
     near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], 1)
     return ValueError(f"unknown {what} {name!r}. Expected one of {', '.join(map(str, choices))}. "
                       + (f"Did you mean {near[0]!r}?" if near else "See --help."))
@@ -181,9 +183,8 @@ def read_gym(root, cfg, split):
         name, start, end = found[1], 0.0, math.inf
         source = files.get(name) or files.get(name[:27]) or files.get(name[:11])
         if source and name not in files:          # cut it out of its event, or of the whole video
-            if events is None:
-                events = root / f"finegym_annotation_info_{cfg.variant}.json"
-                events = read_json(events, cfg.data)
+            info = root / f"finegym_annotation_info_{cfg.variant}.json"
+            events = events or read_json(info, cfg.data)
             event, start, end = gym_span(events, name)
             if name[:27] not in files:
                 start, end = event + start, event + end
@@ -275,8 +276,8 @@ def read_k400(root, cfg, split):
     tables = ("train.csv",) if split == "train" else ("val.csv", "validate.csv")
     rows = list(k400_rows(root, *tables))
     labels = {row[0] for row in rows}
-    if split == "val" and any((root / p / "train.csv").exists() for p in ("", "annotations")):
-        labels |= {row[0] for row in k400_rows(root, "train.csv")}
+    if any((root / folder / "train.csv").exists() for folder in ("", "annotations")):
+        labels |= {row[0] for row in k400_rows(root, "train.csv")} if split == "val" else set()
     number = {label: i for i, label in enumerate(sorted(labels))}
     files = videos(root, cfg.data, split, f"{split}_256", f"videos_{split}", "videos", "raw")
     files = {name.rpartition("/")[2]: path for name, path in files.items()}
@@ -348,8 +349,7 @@ ALL_THREE = {"train": "train", "val": "val", "test": "test"}
 POSES = "poses/<clip id>.npz           python pose.py extract, or import: see Poses"
 GYM_LAYOUT = """\
 {0}_categories.txt
-{0}_train_element_v1.0.txt     (or v1.1)
-{0}_val_element.txt            the evaluation split
+{0}_train_element_v1.0.txt (or v1.1)  {0}_val_element.txt (for evaluation)
 finegym_annotation_info_v1.0.json   only to cut events or whole videos
 subactions/0LtLS9wROrk_E_002407_002435_A_0003_0005.mp4    or
 events/0LtLS9wROrk_E_002407_002435.mp4                    or
@@ -360,14 +360,13 @@ DIVING = Benchmark(
     ("top1", "top5", "mean"), TRAIN_TEST, "version",
     {"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}}, """\
 Diving48_vocab.json
-Diving48_V2_train.json        (V1: Diving48_train.json)
-Diving48_V2_test.json         (V1: Diving48_test.json)
+Diving48_V2_train.json  Diving48_V2_test.json    (V1: Diving48_train.json, Diving48_test.json)
 rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
 """ + POSES, "The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2.")
 GYM99 = Benchmark(
     "FineGym's Gym99, 99 gymnastic elements", read_gym, 99, "{}, a video of gymnastic action",
-    ("top1", "mean"), TRAIN_VAL, "version", {"v1.0": {"train": 20484, "val": 8521},
-                                             "v1.1": {"train": 26320, "val": 8521}},
+    ("top1", "mean"), TRAIN_VAL, "version",
+    {"v1.0": {"train": 20484, "val": 8521}, "v1.1": {"train": 26320, "val": 8521}},
     GYM_LAYOUT.format("gym99"), "The paper's 20k / 8.5k are version 1.0.")
 
 DATASETS = {
@@ -381,9 +380,8 @@ DATASETS = {
     "gym99": GYM99,
     "gym288": Benchmark(
         "FineGym's Gym288, 288 elements with a long tail", read_gym, 288, GYM99.prompt,
-        GYM99.metrics, TRAIN_VAL, "version",
-        {"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
-        GYM_LAYOUT.format("gym288"), "The paper's 23k / 9.6k are version 1.0."),
+        GYM99.metrics, TRAIN_VAL, "version", {"v1.0": {"train": 22671, "val": 9646}, "v1.1":
+        {"val": 9646}}, GYM_LAYOUT.format("gym288"), "The paper's 23k / 9.6k are version 1.0."),
     "haa500": Benchmark(
         "HAA500, 500 atomic human actions", read_haa500, 500, "{}, a video of action",
         DIVING.metrics, ALL_THREE, "", {"": {"train": 8000, "val": 500, "test": 1500}}, """\
@@ -401,14 +399,13 @@ poses/Cook.Cleandishes_p02_r00_v02_c03.npz    python pose.py import smarthome"""
         "Kinetics-400", read_k400, 400, "{}, a video of action", DIVING.metrics, TRAIN_VAL, "",
         {"": {"train": 246534, "val": 19906}}, """\
 train.csv  val.csv (or validate.csv)      here or in annotations/
-train/<class>/<id>_000059_000069.mp4      with or without class folders, or
-val/<class>/<id>_000040_000050.mp4
+train/<class>/<id>_000059_000069.mp4      and val/, with or without class folders, or
 raw/<id>.mp4                              whole videos, cut while decoding
 """ + POSES),
     "ucf101": Benchmark(
         "UCF-101", read_ucf101, 101, "{}, a video of action", DIVING.metrics, TRAIN_TEST, "split",
         {"1": {"train": 9537, "test": 3783}, "2": {"train": 9586, "test": 3734},
-                  "3": {"train": 9624, "test": 3696}}, """\
+         "3": {"train": 9624, "test": 3696}}, """\
 ucfTrainTestlist/classInd.txt             UCF101TrainTestSplits-RecognitionTask.zip
 ucfTrainTestlist/trainlist01.txt  testlist01.txt  ... 03.txt
 UCF-101/<Class>/v_<Class>_g01_c01.avi     UCF101.rar
@@ -467,8 +464,7 @@ class DataConfig:
         if not 0 < self.crop_area <= 1:
             raise ValueError(f"--crop-area {self.crop_area}. Expected a part in (0, 1]. Try 0.5.")
         if "{}" not in (self.prompt or "{}"):
-            raise ValueError(f"--prompt {self.prompt!r}. Expected {{}} in place of the label. Try "
-                             "'{}, a video of action'.")
+            raise ValueError(f"--prompt {self.prompt!r}. Expected {{}} for the label. Try '{{}}'.")
 
     @property
     def entry(self):
@@ -484,10 +480,6 @@ class DataConfig:
     def folder(self):
         root = Path(self.root or f"data/{self.data}")
         return root.parent if root.suffix == ".csv" else root
-
-    @property
-    def pose_folder(self):
-        return Path(self.poses or self.folder / "poses")
 
     def own_split(self, split):
         """train, val or test -> what the data set calls the split that plays this part."""
@@ -515,15 +507,13 @@ def _reader(kind, flag):
     def read(word):
         if get_origin(kind) is tuple:
             return tuple(part.strip() for part in word.split(",") if part.strip())
-        if get_origin(kind) is Literal:
-            if word not in get_args(kind):
-                raise argparse.ArgumentTypeError(unknown(flag, word, get_args(kind)))
-            return word
+        if get_origin(kind) is Literal and word not in get_args(kind):
+            raise argparse.ArgumentTypeError(unknown(flag, word, get_args(kind)))
         try:
-            return kind(word)
+            return word if get_origin(kind) is Literal else kind(word)
         except ValueError:
-            name = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
-            raise argparse.ArgumentTypeError(f"{word!r}. Expected {name}. See --help.") from None
+            what = {int: "a whole number", float: "a number"}[kind]
+            raise argparse.ArgumentTypeError(f"{word!r}. Expected {what}. See --help.") from None
     return read
 
 
@@ -584,7 +574,8 @@ def _packets(container, stream, clip):
     promised = stream.frames if (clip.start, clip.end) == (0, math.inf) else 1
     if len(packets) < max(0.9 * promised - 1, 1):
         raise ValueError(f"truncated: {len(packets)} of {max(promised, 1)} frames are there")
-    ticks = np.array(sorted(p.dts if p.pts is None else p.pts for p in packets if not p.is_discard))
+    ticks = np.array(sorted(next(at for at in (p.pts, p.dts, i) if at is not None)
+                            for i, p in enumerate(packets) if not p.is_discard))
     if clip.unit == "s":                          # a rounded second still means its frame
         seconds = (ticks - (origin if start and jump else ticks[0])) * tick
         inside = range(*np.searchsorted(seconds, [start - 1e-3, end - 1e-3]))
@@ -690,9 +681,8 @@ def nearest(instants, moments):
 
 
 class View(NamedTuple):
-    """Frames are converted to size (h, w) and cut at boxes (R, 4): x0, y0, x1, y1 in that size."""
-    size: tuple
-    boxes: np.ndarray
+    size: tuple                                   # (h, w) to which frames are converted
+    boxes: np.ndarray                             # (R, 4): x0, y0, x1, y1 of the crops in it
     flip: bool = False
 
 
@@ -726,15 +716,13 @@ def cut(image, box, S):
     x0, y0, x1, y1 = box
     if (x1 - x0, y1 - y0) == (S, S) and x0 % 1 == y0 % 1 == 0:
         return image[int(y0):int(y1), int(x0):int(x1)]
-    image = Image.fromarray(np.ascontiguousarray(image))
-    return np.asarray(image.resize((S, S), Image.Resampling.BILINEAR, tuple(box)))
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(whole.resize((S, S), Image.Resampling.BILINEAR, tuple(box)))
 
 
 def place(keypoints, scores, size, view, flip_index):
     """Joints (T, J, 2), pixels of a frame of `size` -> (R, T, J, 2), -1 and 1 at a crop's edges.
-
-    Pose files count from the centre of the first pixel, which lies half a pixel inside the frame.
-    """
+    Pose files count from the centre of the first pixel, which lies half a pixel inside."""
     low, high = view.boxes[:, None, None, :2], view.boxes[:, None, None, 2:]
     scaled = (keypoints + 0.5) * np.divide(view.size[::-1], size[::-1])
     placed = (scaled - low) / (high - low) * 2 - 1
@@ -747,9 +735,8 @@ def tint(images, draws, amount):
     """Brightness, contrast and saturation of uint8 images, as one matrix of colours; draws (3,)."""
     bright, contrast, colour = 1 + amount * (2 * draws - 1)
     mix = colour * np.eye(3) + (1 - colour) * np.array([0.299, 0.587, 0.114])
-    matrix = np.hstack([bright * contrast * mix, np.full((3, 1), 127.5 * (1 - contrast))])
-    matrix = tuple(matrix.ravel())
-    return [np.asarray(Image.fromarray(image).convert("RGB", matrix)) for image in images]
+    matrix = np.hstack([bright * contrast * mix, np.full((3, 1), 127.5 * (1 - contrast))]).ravel()
+    return [np.asarray(Image.fromarray(x).convert("RGB", tuple(matrix))) for x in images]
 
 
 # ------------------------------------------------------------------------------- clips as tensors
@@ -778,8 +765,7 @@ class Clips(torch.utils.data.Dataset):
         if not self.clips:
             raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected one "
                              f"or more. Run `python data.py check {cfg.data} --root {cfg.folder}`.")
-        prompt = cfg.prompt or cfg.entry.prompt
-        self.texts = [prompt.replace("{}", label) for label in self.labels]
+        self.texts = [(cfg.prompt or cfg.entry.prompt).replace("{}", text) for text in self.labels]
         sides = [text for text in self.labels if re.search(r"\b(left|right)\b", text, re.I)]
         self.flip = train and cfg.flip and not sides
         if train and cfg.flip and sides:
@@ -793,23 +779,13 @@ class Clips(torch.utils.data.Dataset):
     def _first_joints(self):
         """Joint names of the first pose file that can be read: the data set's J."""
         for clip in self.clips[:1000] if self.cfg.read_poses else ():
-            try:
+            with contextlib.suppress(*BROKEN):
                 return read_pose(self.pose_path(clip)).joints
-            except BROKEN:
-                continue
         return JOINT_SETS[self.cfg.entry.joints].names
-
-    @property
-    def duplicate_texts(self):
-        """Groups of label ids whose texts are equal (Gym288 has three): their scores tie."""
-        groups = {}
-        for label, text in enumerate(self.texts):
-            groups.setdefault(text, []).append(label)
-        return [group for group in groups.values() if len(group) > 1]
 
     def pose_path(self, clip):
         """<clip id>.npz; Kinetics' public pose files are called by the video's id alone."""
-        path = self.cfg.pose_folder / f"{clip.pose or clip.id}.npz"
+        path = Path(self.cfg.poses or self.cfg.folder / "poses") / f"{clip.pose or clip.id}.npz"
         if self.cfg.data == "k400" and not path.exists():
             return path.with_name(f"{clip.id[:11]}.npz")
         return path
@@ -826,17 +802,17 @@ class Clips(torch.utils.data.Dataset):
                 break
             except BROKEN as reason:
                 error = error or f"{self.clips[index].id}: {reason}"
-            if not self.train:
-                item = self._black()
+            if not self.train:                    # black, without joints
+                shape = (self.views, self.cfg.pose_frames, len(self.joints))
+                item = self._tensors([[]] * self.views, np.zeros(shape + (2,)), np.zeros(shape))
                 break
             same = self.by_label[self.clips[index].label]     # or any: a whole class may be lost
             chosen = int(rng.choice(same if rng.random() < 0.9 else len(self)))
         else:
             raise ValueError(f"{error}; nor can any of 50 replacements be read. Expected videos "
                              f"and poses. Run `python data.py check {self.cfg.data} --root DIR`.")
-        label = torch.tensor(self.clips[chosen].label)
-        return {**item, "label": label, "index": torch.tensor(index),
-                "broken": torch.tensor(bool(error)), "error": error}
+        facts = {"label": self.clips[chosen].label, "index": index, "broken": bool(error)}
+        return item | {name: torch.tensor(fact) for name, fact in facts.items()} | {"error": error}
 
     def _load(self, clip, rng):
         cfg, S, views = self.cfg, self.cfg.image_size, []
@@ -845,9 +821,7 @@ class Clips(torch.utils.data.Dataset):
         where, colour = rng.random(5), rng.random(3)
         pose = read_pose(self.pose_path(clip)) if cfg.read_poses else None
         images, instants, size = [], None, pose.size if pose else (S, S)
-
-        def pick(instants):
-            return nearest(instants, sample_instants(instants, draws)[nested(T, cfg.video_frames)])
+        pick = lambda at: nearest(at, sample_instants(at, draws)[nested(T, cfg.video_frames)])
 
         def plan(H, W):                           # the first frame decides for all
             if not views:
@@ -862,8 +836,8 @@ class Clips(torch.utils.data.Dataset):
         keypoints, scores = np.zeros((T, J, 2)), np.zeros((T, J))
         if pose:
             rows, clock = tie(pose, clip, instants, self.joints)
-            at = sample_instants(clock if instants is None else instants, draws)
-            at = rows[nearest(clock, at)]
+            instants = clock if instants is None else instants
+            at = rows[nearest(clock, sample_instants(instants, draws))]
             keypoints, scores = pose.keypoints[at].astype(np.float64), pose.scores[at]
             if self.train:
                 keypoints += rng.normal(0, 1, keypoints.shape) * cfg.joint_noise * size[::-1]
@@ -884,12 +858,6 @@ class Clips(torch.utils.data.Dataset):
         item = {"frames": frames, "keypoints": keypoints.astype(np.float32),
                 "scores": scores.astype(np.float32)}
         return {name: torch.from_numpy(x[0] if self.train else x) for name, x in item.items()}
-
-    def _black(self):
-        """What evaluation sees of a broken clip."""
-        shape = (self.views, self.cfg.pose_frames, len(self.joints))
-        return self._tensors([[]] * self.views, np.zeros(shape + (2,)), np.zeros(shape))
-
 
 def tie(pose, clip, instants, joints):
     """-> the rows (n,) of a pose file that belong to a clip, and their seconds on its clock.
@@ -927,11 +895,10 @@ class ToyStills(torch.utils.data.Dataset):
     mentions (A,) bool, what the caption speaks of; with `tokenize` also tokens. Item n + epoch *
     len(self) is new in every epoch of training; other splits hold stills that training never shows.
     """
-    attributes = property(lambda self: list(TOY_ATTRIBUTES))
 
     def __init__(self, cfg, split, tokenize=None):
         self.cfg, self.split, self.tokenize, self.metrics = cfg, split, tokenize, cfg.entry.metrics
-        self.length = 20000 if split == "train" else 1000
+        self.length, self.attributes = 20000 if split == "train" else 1000, list(TOY_ATTRIBUTES)
 
     def prompts(self, name):
         """The wordings of each value of an attribute, in the order of its numbers."""
@@ -956,9 +923,13 @@ class ToyStills(torch.utils.data.Dataset):
         caption, mentions = toy_captions(attributes, rng)
         item = {"frames": image, "attributes": toy_vector(attributes) - 1, "mentions": mentions,
                 "index": np.array(int(number) % self.length)}
+        *wordings, item["facts"] = toy_paraphrase(rng)
         item = {name: torch.from_numpy(value) for name, value in item.items()}
-        tokens = {"tokens": self.tokenize(caption)} if self.tokenize else {}
-        return item | {"caption": caption} | tokens
+        item["caption"] = caption
+        if self.tokenize:
+            item["tokens"] = self.tokenize(caption)
+            item["wordings"] = torch.stack([self.tokenize(text) for text in wordings])
+        return item
 
 
 # ------------------------------------------------------------------------------- python data.py
@@ -978,26 +949,25 @@ def probe(dataset, clip):
 def check_split(cfg, split, full):
     """Print the state of one split; True when training or evaluation on it would work."""
     dataset, begun, wrong = Clips(cfg, split, False), time.time(), []
-    clips = dataset.clips
+    clips = dataset.clips                         # those of the index, found or not
     missing = [clip for clip in clips if not os.path.exists(clip.path)]
     there = sorted(set(clips) - set(missing))
     sample = there if full else there[::max(1, len(there) // 50)]
     with ThreadPoolExecutor(max(cfg.workers, 1)) as pool:
         for done, error in enumerate(pool.map(partial(probe, dataset), sample), 1):
             wrong += [error] if error else []
-            left = (time.time() - begun) / done * (len(sample) - done)
             if sys.stderr.isatty() or done % 1000 == 0:
+                left = (time.time() - begun) / done * (len(sample) - done)
                 print(f"  {done}/{len(sample)}, {left:.0f} s left", end="\r", file=sys.stderr)
     poseless = [clip for clip in clips
                 if cfg.read_poses and not os.path.exists(dataset.pose_path(clip))]
     empty = [text for label, text in enumerate(dataset.labels) if label not in dataset.by_label]
     official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split, "not published")
     print(f"{dataset.split}: {len(clips)} clips listed (official: {official}), {len(there)} found, "
-          f"{len(dataset.labels)} classes, joints: {len(dataset.joints)}")
-    for what, names in (("missing", [clip.path for clip in missing]),
-                        (f"unreadable of {len(sample)} tried", wrong),
-                        ("without a pose file", [clip.id for clip in poseless]),
-                        ("classes without clips", empty)):
+          f"{len(dataset.labels)} classes, {len(dataset.joints)} joints")
+    for what, names in {"missing": [clip.path for clip in missing],
+                        f"unreadable of {len(sample)} tried": wrong, "classes without clips": empty,
+                        "without a pose file": [clip.id for clip in poseless]}.items():
         if names:
             print(f"  {len(names)} {what}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}")
     lost = len({*missing, *poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
@@ -1010,9 +980,9 @@ def main(argv=None):
         parser.add_argument("name", help="data set: " + ", ".join(DATASETS))
         parser.add_argument("--full", action="store_true", help="check every clip, not 50 a split")
     (cfg,), ask = build_configs(argv, (DataConfig,), lambda ask: {"data": ask.name}, __doc__, extra)
-    tree = "\n  ".join(cfg.entry.layout.splitlines())
     if ask.command == "layout" or not cfg.entry.read:
-        print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n  {tree}")
+        print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/")
+        print(textwrap.indent(cfg.entry.layout, "  "))
         return 0
     try:
         print(f"{cfg.data} {cfg.variant} in {cfg.folder}. {cfg.entry.paper}")
@@ -1023,7 +993,7 @@ def main(argv=None):
         return 2
     print("training would work" if all(fine) else "training would fail: more than 1 % of the clips "
           "are lost (--allow-broken goes on without them)")
-    return 0 if all(fine) else 1
+    return 1 - all(fine)
 
 
 if __name__ == "__main__":
