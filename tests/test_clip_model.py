@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import http.server
-import importlib.util
 import math
 import pickle
 import re
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import clip_model
+from assets.toy import TOY_WORDS
 from clip_model import (
     BACKBONES,
     CLIP,
@@ -433,17 +433,10 @@ def test_decoded_words_give_the_same_tokens(words):
     assert torch.equal(tokenize(decode(row[0])), row)
 
 
-def toy_words():
-    """The words of the toy benchmark's captions."""
-    from assets.toy import TOY_WORDS
-
-    return TOY_WORDS
-
-
 def test_folding_keeps_the_toys_words_apart():
     """The modulus is the smallest prime from 600 on without a collision."""
     tokens = {
-        t for word in [*toy_words(), *PROMPTS.split()] for t in tokenize(word)[0].tolist() if t
+        t for word in [*TOY_WORDS, *PROMPTS.split()] for t in tokenize(word)[0].tolist() if t
     }
 
     def apart(modulus):
@@ -947,3 +940,13 @@ def test_public_addresses():
 
 def test_names_are_left_alone_that_fit_already(weights):
     assert openai_names(weights).keys() == weights.keys()
+
+
+@pytest.mark.skipif(
+    not (clip_model.ASSETS / "tiny-clip.pt").exists(),
+    reason="python train.py --model clip --data toy-stills --export assets/tiny-clip.pt makes it")
+def test_tiny_that_ships(capsys):
+    """The file in assets/ holds what the registry says, in finite numbers."""
+    clip = load_clip("tiny")
+    assert clip.config == BACKBONES["tiny"] and not capsys.readouterr().out
+    assert all(p.isfinite().all() for p in clip.parameters())
