@@ -50,8 +50,8 @@ def configs(root, out, **changes):
 
 def words(root, out, **changes):
     """The same as a command line."""
-    flags = train.flat_settings(*configs(root, out, **changes))
-    given = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, list) else v}" for k, v in flags.items()
+    flags = {k: v for c in configs(root, out, **changes) for k, v in dataclasses.asdict(c).items()}
+    given = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, tuple) else v}" for k, v in flags.items()
              if not isinstance(v, bool)]
     return given + [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in flags.items() if isinstance(v, bool)]
 
@@ -141,20 +141,23 @@ def test_presets_are_the_papers():
     assert data.read_video and not data.read_poses
 
 
-@given(st.integers(1, 40), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.integers(0, 3))
-def test_batches_of_ranks(clips, world, share, epoch, start):
+@given(st.integers(1, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.integers(0, 3))
+def test_batches_of_ranks(count, rest, world, share, epoch, start):
     """The ranks' parts make up one process's batches, in order; a start position only skips."""
     batch = world * share
+    clips = count * batch + rest % batch
+
     def batches(rank, world, start=0):
         order = GlobalBatches(clips, batch, 3, rank, world)
         order.epoch, order.start = epoch, start
         return list(order)
+
     whole = batches(0, 1)
     parts = [batches(rank, world) for rank in range(world)]
     assert whole == [sum(part, []) for part in zip(*parts)]
     assert batches(0, 1, start) == whole[start:]
     seen = [i for b in whole for i in b]
-    assert len(whole) == clips // batch and len(set(seen)) == len(seen)
+    assert len(whole) == count and len(set(seen)) == len(seen)
     assert all(i // clips == epoch for i in seen)
 
 
@@ -254,7 +257,7 @@ def gradient_job(rank, world, models, accumulate, path):
         model = tiny_model(**changes)
         parts = cut(cut(clips(8), world)[rank], accumulate)
         terms, everyone, _ = forward_backward(model, parts, [(i,) for i in range(len(parts) + 1)])
-        train.average_gradients([p for p in model.parameters() if p.requires_grad], bucket=1000)
+        train.average_gradients(model.parameter_groups())
         found.append((terms, gradients(model), everyone["index"]))
     torch.save(found, f"{path}/{rank}.pt")
     train.dist.destroy_process_group()
@@ -305,7 +308,7 @@ def test_resume(tree, undisturbed, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "take_step", step)
     for workers in (2, 0):
-        with pytest.raises(train.Stopped, match="the same command continues"):
+        with pytest.raises(train.Stopped):
             train.train(*configs(tree, tmp_path, workers=workers))
     metrics = train.train(*configs(tree, tmp_path, workers=1, resume=True))
     assert same(outcome(tmp_path), outcome(undisturbed))
@@ -348,17 +351,23 @@ def test_kills_long(tree, undisturbed, tmp_path):
     kill_often(tree, undisturbed, tmp_path, 20, 4)
 
 
+def session_job(argv):
+    os.setpgid(0, 0)                                             # the group that Slurm would signal
+    run_job(0, 1, argv)
+
+
 def test_sigterm_of_the_command(tree, tmp_path):
-    """A real SIGTERM to the main process and its workers: exit code 143, a checkpoint, no process left."""
-    argv = words(tree, tmp_path, workers=2, epochs=200, eval_every=200)
-    process = subprocess.Popen([sys.executable, HERE / "train.py", *argv], stderr=subprocess.PIPE, text=True,
-                               stdout=subprocess.DEVNULL, start_new_session=True)
+    """A SIGTERM to the command and its workers alike: a saved step, exit code 143."""
+    argv = words(tree, tmp_path, workers=2, epochs=200, eval_every=200, save_minutes=0)
+    process = PRELOAD.Process(target=session_job, args=(argv,))
+    process.start()
     deadline = time.monotonic() + 150
     while not (tmp_path / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143 and "stopped by SIGTERM" in said and "Traceback" not in said
+    process.join(60)
+    assert process.exitcode == 143
+    assert "SIGTERM: saved; the same command goes on" in (tmp_path / "log.txt").read_text()
     assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] > 0
 
 
@@ -394,7 +403,7 @@ def test_changed_settings(tree, tmp_path):
     assert "other settings (--force): epochs from 1 to 2" in (tmp_path / "log.txt").read_text()
     train.train(*configs(tree, tmp_path, fresh=True, epochs=1))
     assert outcome(tmp_path)[2]["step"] == 4 and "other settings" not in (tmp_path / "log.txt").read_text()
-    with pytest.raises(ValueError, match="--fresh and without --resume"):
+    with pytest.raises(ValueError, match="--fresh and not --resume"):
         train.train(*configs(tree, tmp_path / "new", resume=True))
 
 
@@ -405,17 +414,22 @@ def test_full_disk(tree, tmp_path, monkeypatch):
     def save(value, file):
         calls.append(file)
         if len(calls) == 3:
-            file.write(b"half a file")
+            Path(file).write_bytes(b"half a file")
             raise OSError(errno.ENOSPC, "No space left on device")
         real(value, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(ValueError, match=r"No space left.*MiB free.*Last good checkpoint: .*last.pt\. Free the space"):
+    with pytest.raises(ValueError, match=r"No space left.*MiB free.*last good checkpoint: .*last.pt\. Free space"):
         train.train(*configs(tree, tmp_path))
     assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] == 4
-    assert not list(tmp_path.glob(".*.part"))
-    with pytest.raises(ValueError, match="cannot use the run folder"):
-        train.train(*configs(tree, tmp_path / "last.pt" / "below"))
+    assert not list(tmp_path.glob(".part*"))
+
+
+def test_a_file_in_the_way(tree, tmp_path, capsys):
+    """A run folder that cannot be made: one line, exit code 2."""
+    (tmp_path / "file").write_text("")
+    assert train.main(words(tree, tmp_path / "file" / "run")) == 2
+    assert "file/run" in (said := capsys.readouterr().err) and "Expected files and folders" in said
 
 
 # ---- Guards --------------------------------------------------------------------------------------
@@ -449,17 +463,17 @@ def test_broken_clips(tree, tmp_path):
     listed = {c["vid_name"] for c in json.loads((copy / "Diving48_V2_train.json").read_text())}
     victim = next(p for p in sorted((copy / "rgb").glob("*.mp4")) if p.stem in listed)
     victim.write_bytes(victim.read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"1 of 16 training clips are broken: {victim.stem}. .*--allow-broken"):
+    with pytest.raises(ValueError, match=f"1 of 16 clips are broken: {victim.stem}. .*--allow-broken"):
         train.train(*configs(copy, tmp_path / "a"))
     train.train(*configs(copy, tmp_path / "b", allow_broken=True, epochs=1))
-    assert f"broken: {victim.stem}" in (tmp_path / "b" / "log.txt").read_text()
+    assert f"1 broken clips were replaced: {victim.stem}" in (tmp_path / "b" / "log.txt").read_text()
     assert outcome(tmp_path / "b")[3][-2]["broken"] == [victim.stem]
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"batch": 5, "accumulate": 2}, "does not split into 1 process"),
-    ({"batch": 32}, "training split has 16 clips"),
-    ({"precision": "bf16", "device": "cpu"}, "Expected fp32 there"),
+    ({"batch": 5, "accumulate": 2}, "Expected a multiple of 2, 16 at most"),
+    ({"batch": 32}, "16 at most"),
+    ({"precision": "bf16", "device": "cpu"}, "emulates it. Expected fp32"),
     ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
     ({"device": "gpu"}, "Expected auto, cpu, cuda")])
 def test_user_errors(tree, tmp_path, changes, message):
