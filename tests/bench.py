@@ -1,0 +1,336 @@
+"""Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [--full]`.
+
+train   share of the machine's matmul rate that PeVL reaches at ViT-B/16, forward and forward + backward; time per clip of
+        each part at the toy size; evaluation with 48 and with 500 classes; kept activations with and without
+        checkpointing
+data    clips per second of decode + augment against decoding every frame (and decord, torchcodec when installed)
+pose    frames per second of HRNet-W32, share of the time in the network
+Figures of one machine: they belong in a table with its name, never in a timed test.
+"""
+import argparse
+import csv
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import av
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import data
+import pose as poses
+from clip_model import BACKBONES, CLIP
+from pevl import PeVLConfig, build_model, normalise
+from train import PRESETS
+
+WORDS = ("Forward", "Back", "Reverse", "Inward")
+
+
+def best(work, runs=3):
+    """Seconds of the fastest of `runs` calls after one that warms up."""
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def line(name, value, note=""):
+    print(f"  {name:<58} {value:>12}  {note}", flush=True)
+
+
+def matmul_rate(n=2048):
+    """Multiply-accumulates per second of a square float32 product."""
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    return n ** 3 / best(lambda: a @ b, 5)
+
+
+def texts_of(K):
+    return [f"{WORDS[k % 4]}, {k // 4 % 9 + 1}.5 somersaults, {k % 7} twists, pike position, a video of diving action"
+            for k in range(K)]
+
+
+def model_of(backbone, K=48, **overrides):
+    torch.manual_seed(0)
+    config = PeVLConfig(**{"backbone": backbone, "image_size": BACKBONES[backbone].image_size, **overrides})
+    return build_model(config, CLIP(BACKBONES[backbone]), texts_of(K))
+
+
+def batch_of(config, B):
+    S, T, Tv = config.image_size, config.pose_frames, config.video_frames
+    return {"frames": torch.randint(0, 256, (B, Tv, 3, S, S), dtype=torch.uint8), "label": torch.arange(B) % 48,
+            "keypoints": torch.rand(B, T, 17, 2) * 2 - 1, "scores": torch.ones(B, T, 17)}
+
+
+def macs(work):
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 2
+
+
+def kept_bytes(work):
+    """Bytes of activations that `work` saves for its backward, each storage once, parameters left out."""
+    seen = {}
+
+    def pack(x):
+        if not isinstance(x, torch.nn.Parameter) and x._base is None or not isinstance(x._base, torch.nn.Parameter):
+            seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        work()
+    return sum(seen.values())
+
+
+def train(full):
+    rate = matmul_rate()
+    line("float32 matmul, 2048 x 2048", f"{rate / 1e9:.1f} GMAC/s", f"{torch.get_num_threads()} threads")
+    model, B = model_of("ViT-B/16", drop_path=0.0), 1
+    batch = batch_of(model.config, B)
+
+    def forward():
+        with torch.no_grad():
+            return model(batch)
+
+    def both():
+        model.zero_grad(set_to_none=True)
+        model.losses(model(batch))["total"].backward()
+
+    for name, work in (("forward", forward), ("forward + losses + backward", both)):
+        count, seconds = macs(work), best(work, 3 if full else 1)
+        line(f"PeVL ViT-B/16, {name}, {B} clip", f"{seconds:.2f} s",
+             f"{count / 1e9:.0f} GMAC, {count / seconds / rate:.0%} of the matmul rate")
+    kept = {}
+    for on in (False, True):
+        m = model_of("ViT-B/16", drop_path=0.0, grad_checkpointing=on)
+        kept[on] = kept_bytes(lambda: m.losses(m(batch)))
+    line("activations kept for backward, per clip", f"{kept[False] / 2**30:.2f} GiB",
+         f"{kept[True] / 2**30:.2f} GiB with --grad-checkpointing")
+    evaluation = {}
+    for K in (48, 500):
+        m = model_of("ViT-B/16", K).eval()
+        with torch.no_grad():
+            text = m.encode_texts()
+            evaluation[K] = best(lambda: m.class_logits(m(batch), text), 3 if full else 1)
+    line("evaluation per clip and view, 48 classes", f"{evaluation[48]:.3f} s",
+         f"500 classes: {evaluation[500] / evaluation[48]:.3f} of it, texts encoded once")
+    toy(full)
+
+
+def toy(full):
+    """The parts of a toy step, per clip."""
+    fields = PeVLConfig.__dataclass_fields__
+    preset = {k: v for k, v in PRESETS["toy"].items() if k in fields}
+    model = model_of("tiny", 16, **preset)
+    B = PRESETS["toy"].get("batch", 32)
+    batch = {**batch_of(model.config, B), "label": torch.arange(B) % 16}
+    trunk = model.clip.visual
+    with torch.no_grad():
+        features = model(batch)
+        parts = {"video tower": lambda: model.video(normalise(batch["frames"]), trunk),
+                 "pose tower": lambda: model.pose(batch["keypoints"], batch["scores"], trunk),
+                 "texts": lambda: model.encode_texts(),
+                 "forward": lambda: model(batch), "losses": lambda: model.losses(features)}
+        seconds = {name: best(work, 5) for name, work in parts.items()}
+
+    def step():
+        model.zero_grad(set_to_none=True)
+        model.losses(model(batch))["total"].backward()
+
+    whole = best(step, 5)
+    for name, s in seconds.items():
+        line(f"toy, {name}, per clip of a batch of {B}", f"{s / B * 1e3:.2f} ms", f"{s / whole:.0%} of a step")
+    line("toy, whole step (forward, losses, backward), per clip", f"{whole / B * 1e3:.2f} ms")
+
+
+# ---- data: every decoder does the same job, 16 random frames and one crop, one thread each --------------------------
+
+FRAMES, WANTED, SIDE = 300, 16, 224
+
+
+def write_video(path, width, height, frames=FRAMES, gop=250, fps=30):
+    """A panned and shaken texture with moving blobs: motion vectors, residuals and B-frames as in real clips."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (height // 8 + 40, width // 8 + 60, 3)).astype(np.uint8)
+    wide = np.asarray(data.Image.fromarray(small).resize((small.shape[1] * 8, small.shape[0] * 8)))
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size = gop
+        for i in range(frames):
+            x, y = int(220 + 200 * math.sin(i / 40)), int(150 + 140 * math.cos(i / 55))
+            image = wide[y:y + height, x:x + width].copy()
+            cx, cy = int(width * (0.5 + 0.4 * math.sin(i / 9))), int(height * (0.5 + 0.3 * math.cos(i / 7)))
+            image[max(0, cy - 30):cy + 30, max(0, cx - 20):cx + 20] = (255 - i % 256, i % 256, 90)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        out.mux(stream.encode())
+
+
+def draws_of(seed):
+    rng = np.random.default_rng(seed)
+    chosen = ((np.arange(WANTED) + rng.random(WANTED)) / WANTED * FRAMES).astype(int)
+    return chosen, rng.random(5)
+
+
+def finish(images, view):
+    """Frames already at view.size -> the crop, mirrored as drawn, channels first."""
+    out = np.empty((WANTED, 3, SIDE, SIDE), np.uint8)
+    for i, image in enumerate(images):
+        piece = data.cut(image, view.boxes[0], SIDE)
+        out[i] = (piece[:, ::-1] if view.flip else piece).transpose(2, 0, 1)
+    return out
+
+
+def view_of(size, draws):
+    return data.train_view(*size, SIDE, draws, 0.5, True)
+
+
+def decode_ours(path, seed):
+    chosen, draws = draws_of(seed)
+    views = []
+
+    def plan(H, W):
+        if not views:
+            views.append(view_of((H, W), draws))
+        return views[0].size
+    images, _ = data.decode(path, lambda at: chosen, plan)
+    return finish(images, views[0])
+
+
+def decode_everything(path, seed):
+    """Decode all frames from the first to the last, convert and keep the chosen ones."""
+    chosen, draws = draws_of(seed)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_type, stream.codec_context.thread_count = "AUTO", 1
+        every = {k: frame.to_ndarray(format="rgb24") for k, frame in enumerate(container.decode(stream))
+                 if k in chosen}
+    view = view_of(every[chosen[0]].shape[:2], draws)
+    return finish([resized(every[k], view) for k in chosen.tolist()], view)
+
+
+def resized(image, view):
+    image = data.Image.fromarray(image).resize(view.size[::-1], data.Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def with_decord(path, seed):
+    import decord
+    chosen, draws = draws_of(seed)
+    view = view_of(tuple(map(int, path.stem.split("-")[0].split("x")))[::-1], draws)
+    reader = decord.VideoReader(str(path), width=view.size[1], height=view.size[0], num_threads=1)
+    return finish(reader.get_batch(chosen.tolist()).asnumpy(), view)
+
+
+def with_torchcodec(path, seed):
+    from torchcodec.decoders import VideoDecoder
+    chosen, draws = draws_of(seed)
+    decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, dimension_order="NHWC", seek_mode="exact")
+    view = view_of((decoder.metadata.height, decoder.metadata.width), draws)
+    images = decoder.get_frames_at(chosen.tolist()).data.numpy()
+    return finish([resized(image, view) for image in images], view)
+
+
+def rate(job, path, seconds):
+    """Clips per second, best of three rounds."""
+    job(path, 0)
+    best = 0.0
+    for _ in range(3):
+        begun, n = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds / 3 or n < 2:
+            job(path, n)
+            n += 1
+        best = max(best, n / (time.perf_counter() - begun))
+    return best
+
+
+def index_seconds(rows=240_000):
+    """Seconds and MiB that reading a Kinetics index of that many rows takes, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        (root := Path(folder)).joinpath("train").mkdir()
+        letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+        draw = random.Random(0)
+        with open(root / "train.csv", "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["label", "youtube_id", "time_start", "time_end", "split", "is_cc"])
+            for i in range(rows):
+                video = "".join(draw.choices(letters, k=11))
+                table.writerow([f"action number {i % 400}", video, i % 300, i % 300 + 10, "train", 0])
+                (root / "train" / f"{video}_{i % 300:06d}_{i % 300 + 10:06d}.mp4").touch()
+        code = ("import resource, sys, time; sys.path.insert(0, sys.argv[1]); import data; from pathlib import Path\n"
+                "used = lambda: int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20\n"
+                "cfg, before, begun = data.DataConfig(data='k400', root=sys.argv[2], read_poses=False), used(), time.process_time()\n"
+                "clips = data.Clips(cfg, 'train', True)\n"
+                "print(len(clips), time.process_time() - begun, used() - before)")
+        done = subprocess.run([sys.executable, "-c", code, str(Path(data.__file__).parent), folder],
+                              capture_output=True, text=True, check=True)
+    _, seconds, mib = done.stdout.split()
+    return float(seconds), float(mib)
+
+
+def decoding(full):
+    """The data part."""
+    seconds = 18 if full else 6
+    jobs = {"ours": decode_ours, "every frame (PyAV)": decode_everything}
+    for name, module, job in (("decord", "decord", with_decord), ("torchcodec", "torchcodec.decoders", with_torchcodec)):
+        try:
+            __import__(module)
+            jobs[name] = job
+        except Exception as error:
+            print(f"{name}: not measured ({str(error).splitlines()[0][:70]})")
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height, gop in ((340, 256, 250), (340, 256, 12), (1280, 720, 250), (1280, 720, 30)):
+            path = Path(folder) / f"{width}x{height}-{gop}.mp4"
+            write_video(path, width, height, gop=gop)
+            rates = {name: rate(job, path, seconds) for name, job in jobs.items()}
+            print(f"{WANTED} of {FRAMES} frames, {width}x{height} h264, key frame every {gop} "
+                  f"({path.stat().st_size / 2**20:.1f} MiB), clips/s: "
+                  + ", ".join(f"{name} {value:.1f}" for name, value in rates.items()), flush=True)
+    print("240,000 Kinetics rows: {:.2f} s, {:.0f} MiB".format(*index_seconds()))
+
+
+# ---- pose: 256 x 192 crops of 640 x 480 frames ---------------------------------------------------
+
+def pose(full):
+    """Frames per second of the whole step (crop, network, decode), and the network's share of it."""
+    frames = list(np.random.default_rng(0).integers(0, 255, (8, 480, 640, 3), dtype=np.uint8))
+    boxes = torch.tensor([[200.0, 60, 420, 460]] * len(frames))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = poses.HRNet(32).eval().to(device, memory_format=torch.channels_last)
+    crops = poses.crop_people(frames, boxes, model.input_size, device)
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    for flip in (False, True):
+        def network():
+            with torch.inference_mode():
+                poses.predict_heatmaps(model, crops, flip)
+            wait()
+        whole = best(lambda: poses.predict(model, frames, boxes, flip))
+        line(f"HRNet-W32, 256 x 192, {'with' if flip else 'without'} flip test, {device}",
+             f"{len(frames) / whole:.2f} frames/s", f"network {best(network) / whole:.0%} of the time (goal 85 %)")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; default: all")
+    parser.add_argument("--full", action="store_true", help="more repetitions")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - {"train", "data", "pose"}:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected train, data or pose")
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in args.parts or ("train", "data", "pose"):
+        print(name)
+        {"train": train, "data": decoding, "pose": pose}[name](args.full)
+
+
+if __name__ == "__main__":
+    main()
