@@ -77,8 +77,9 @@ class Benchmark:
 
 def unknown(what, name, choices):
     """The error for a name that is not among `choices`, with the nearest of them."""
-    near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], 1)
-    return ValueError(f"unknown {what} {name!r}. Expected one of {', '.join(map(str, choices))}. "
+    near = difflib.get_close_matches(str(name), map(str, choices), 1)
+    these = ", ".join(map(str, choices)) if len(choices) < 20 else f"{len(choices)} in --help"
+    return ValueError(f"unknown {what} {name!r}. Expected one of {these}. "
                       + (f"Did you mean {near[0]!r}?" if near else "See --help."))
 
 
@@ -111,8 +112,7 @@ def read_json(path, name):
     try:
         return json.loads(need(path, name).read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}). Expected the file as published. Fetch "
-                         "it again.") from error
+        raise ValueError(f"{path}: no JSON file ({error}). Expected the original. Fetch it again.")
 
 
 ENDINGS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v"}
@@ -948,8 +948,8 @@ def probe(dataset, clip):
 
 def check_split(cfg, split, full):
     """Print the state of one split; True when training or evaluation on it would work."""
-    dataset, begun, wrong = Clips(cfg, split, False), time.time(), []
-    clips = dataset.clips                         # those of the index, found or not
+    dataset = Clips(cfg, split, False)
+    clips, begun, wrong = dataset.clips, time.time(), []
     missing = [clip for clip in clips if not os.path.exists(clip.path)]
     there = sorted(set(clips) - set(missing))
     sample = there if full else there[::max(1, len(there) // 50)]
@@ -981,8 +981,8 @@ def main(argv=None):
         parser.add_argument("--full", action="store_true", help="check every clip, not 50 a split")
     (cfg,), ask = build_configs(argv, (DataConfig,), lambda ask: {"data": ask.name}, __doc__, extra)
     if ask.command == "layout" or not cfg.entry.read:
-        print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/")
-        print(textwrap.indent(cfg.entry.layout, "  "))
+        tree = textwrap.indent(cfg.entry.layout, "  ")
+        print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n{tree}")
         return 0
     try:
         print(f"{cfg.data} {cfg.variant} in {cfg.folder}. {cfg.entry.paper}")

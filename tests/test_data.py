@@ -413,7 +413,7 @@ def test_registry_agrees_with_the_published_counts():
 # ------------------------------------------------------------------------------- annotation errors
 
 BAD = [("diving48", "Diving48_V2_train.json", '[{"vid_name": "x", "label": 48}]', "entry 1.*label 0..47"),
-       ("diving48", "Diving48_V2_train.json", '[{"vid_name": "x"', "no JSON file"),
+       ("diving48", "Diving48_V2_train.json", '[{"vid_name": "x"', "no JSON file.*Fetch it again"),
        ("diving48", "Diving48_V2_train.json", "[7]", "entry 1"),
        ("gym99", "gym99_categories.txt", "Clabel: 0; set: 1; x\n", "line 1.*Clabel: N; set: N; Glabel: N; text"),
        ("gym99", "gym99_train_element_v1.0.txt", f"{GYM_IDS[0]} 0\n{GYM_IDS[1]} three\n", "line 2.*label 0..2"),
@@ -628,7 +628,7 @@ def test_joint_stays_on_its_pixel_in_training(dots, shape, side, crop_area, flip
     joint = eyes[1] if mirrored else eyes[0]                      # mirrored, the left eye is a right eye
     assert flip or not mirrored
     if abs(joint).max() < 0.55:                                   # the whole dot is inside
-        assert np.abs(np.array(centre_of(item["frames"][0].numpy())) - joint).max() < 0.6 * 2 / side
+        assert np.abs(np.array(centre_of(item["frames"][0].numpy())) - joint).max() < 0.2 * 2 / side
 
 
 @pytest.mark.parametrize("shape", [(160, 96), (96, 160)])
@@ -642,7 +642,7 @@ def test_joint_stays_on_its_pixel_in_test_crops(dots, shape, side, views):
     assert places == sorted(places, reverse=True) and len(set(places)) == views
     for crop, joint in zip(item["frames"][:, 0].numpy(), item["keypoints"][:, 0, 1].numpy()):
         if abs(joint).max() < 0.6:
-            assert np.abs(np.array(centre_of(crop)) - joint).max() < 0.6 * 2 / side
+            assert np.abs(np.array(centre_of(crop)) - joint).max() < 0.2 * 2 / side
 
 
 @given(st.integers(20, 400), st.integers(20, 400), st.integers(8, 224), st.lists(st.floats(0, 0.999), min_size=5, max_size=5),
