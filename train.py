@@ -188,11 +188,11 @@ def gather(features):
 def average_gradients(groups):
     """Mean over ranks, one flat message for each parameter group."""
     for group in groups:
-        grads = [p.grad for p in group["params"] if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads]) if grads else torch.zeros(1)
-        dist.all_reduce(flat)
-        for g, total in zip(grads, flat.split([g.numel() for g in grads]) if grads else ()):
-            g.copy_(total.view_as(g) / dist.get_world_size())
+        if grads := [p.grad for p in group["params"] if p.grad is not None]:
+            flat = torch.cat([g.flatten() for g in grads]) / dist.get_world_size()
+            dist.all_reduce(flat)
+            for g, mean in zip(grads, flat.split([g.numel() for g in grads])):
+                g.copy_(mean.view_as(g))
 
 # ---- Batches -------------------------------------------------------------------------------------
 
@@ -324,8 +324,7 @@ def leave_out(run, facts, indices):
 
 # ---- Checkpoints ---------------------------------------------------------------------------------
 
-FORMAT = 1
-NAMES = ("last.pt", "previous.pt", "best.pt")                  # the two newest; the best top-1
+FORMAT, NAMES = 1, ("last.pt", "previous.pt", "best.pt")       # the two newest; the best top-1
 
 def fingerprint(state):
     """sha256 of a state dict: names, shapes, bytes."""
@@ -347,9 +346,8 @@ def write_torch(value, path, keep=None):
                 os.replace(path, keep)
     except (OSError, RuntimeError) as reason:                  # torch makes a full disk the latter
         need = 3 * sum(x.nbytes for x in value.get("model", value).values()) / 2 ** 20
-        raise ValueError(f"cannot write {path} ({reason}). Expected some {need:.0f} MiB free; last "
-                         f"good checkpoint: {last_good(path.parent)}. Free space and run the same "
-                         "command: it continues.") from None
+        raise ValueError(f"cannot write {path} ({reason}). Expected {need:.0f} MiB free; last good "
+                         f"checkpoint: {last_good(path.parent)}. Make room, then rerun.") from None
 
 def read_checkpoint(path):
     """What `save_checkpoint` wrote. A torn or foreign file is a ValueError; nothing is executed."""
@@ -376,7 +374,7 @@ def save_checkpoint(run, name="last.pt"):
                      "optimizer": run.optimizer.state_dict(), "scaler": run.scaler.state_dict(),
                      "config": run.config, "identity": identity, "clip": identity["CLIP weights"],
                      "labels": list(data.labels), "texts": list(data.texts),
-                     "joints": len(data.joints), "versions": versions()},
+                     "joints": len(data.joints), "versions": run.versions},
                     run.folder / name, run.folder / "previous.pt" if name == "last.pt" else None)
 
 def resume(run):
@@ -436,6 +434,7 @@ class Log:
             os.fsync(file.fileno())
         for name in values.keys() - {"kind", "broken"} if self.board else ():
             self.board.add_scalar(f"{values['kind']}/{name}", values[name], values["step"])
+            self.board.flush()
 
     def rows(self, *kinds):
         """The rows of these kinds so far; the half line that a kill can leave is no row."""
@@ -503,7 +502,7 @@ def record(run, terms, data_s, step_s):
     at["step"], at["batch"] = at["step"] + 1, at["batch"] + 1
     for sums in (at["interval"], at["sums"]):
         for name, value in {**terms, "data_s": data_s, "step_s": step_s, "n": 1}.items():
-            sums[name] = sums.get(name, 0) + value
+            sums[name] = sums.get(name, 0) + (value if math.isfinite(value) else 0)
     if at["step"] % cfg.log_every and at["batch"] < len(run.order):
         return
     n, peak = at["interval"].pop("n"), peak_mib(run.world.device)
@@ -564,7 +563,8 @@ def prepare(cfg, data_cfg, model_cfg):
         cfg=cfg, folder=folder, world=world, precision=precision, log=Log(folder, world.rank == 0),
         train_set=data, held_out=open_split(data_cfg, cfg.eval_split, False), order=order,
         steps=cfg.epochs * len(order), warmup=cfg.warmup * len(order), model=model, told=False,
-        names=[c.id for c in clips] or range(len(data)), config=config, identity=identity,
+        names=[c.id for c in clips] or range(len(data)), versions=versions(), config=config,
+        identity=identity,
         optimizer=torch.optim.AdamW(optimizer_groups(model, cfg), lr=cfg.lr, fused=True),
         scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
         at=dict(epoch=0, batch=0, step=0, measured=0, best=-1, skipped=0, broken=[],
@@ -582,7 +582,7 @@ def introduce(run):
     """Prints what will be trained on what; writes config.json; opens TensorBoard."""
     cfg, log, data, config = run.cfg, run.log, run.train_set, run.config
     if run.world.rank == 0:
-        about = {"config": config, "identity": run.identity, "versions": versions(),
+        about = {"config": config, "identity": run.identity, "versions": run.versions,
                  "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}
         with atomic(run.folder / "config.json") as part:
             part.write_text(json.dumps(about, indent=1))
@@ -613,9 +613,9 @@ def train(cfg, data_cfg, model_cfg):
     """Trains, or continues, and measures; leaves the run folder and returns the final metrics."""
     run = prepare(cfg, data_cfg, model_cfg)
     at, order, workers, caught, before = run.at, run.order, data_cfg.workers, [], {}
-    more = dict(persistent_workers=True, worker_init_fn=quiet_worker) if workers else {}
     loader = DataLoader(run.train_set, batch_sampler=order, num_workers=workers,
-                        pin_memory=run.world.device.type == "cuda", **more)
+                        persistent_workers=workers > 0, worker_init_fn=quiet_worker,
+                        pin_memory=run.world.device.type == "cuda")
 
     def note(number, _):                                       # obeyed after the step; twice: now
         if caught:

@@ -1,5 +1,5 @@
-"""train.py: schedule and groups against their formulas; exact resume; several processes and accumulation against
-one whole batch; checkpoints that are torn, full disks, numbers that are not finite; the command line."""
+"""train.py: schedule and groups against their formulas; exact resume; processes and accumulation
+against one whole batch; torn checkpoints, full disks, numbers that are none; the command line."""
 import dataclasses
 import errno
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,9 +27,10 @@ from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optim
 
 HERE = Path(train.__file__).parent
 # A clip of 4 pose and 2 video frames of 40 px: a step takes a few hundredths of a second.
-SMALL = dict(backbone="tiny", image_size=40, pose_frames=4, video_frames=2, tau_fw=0.1, adapter_ratio=0.25)
+SMALL = dict(backbone="tiny", image_size=40, pose_frames=4, video_frames=2, tau_fw=0.1,
+             adapter_ratio=0.25)
 TIMES = ("data_s", "step_s", "clips_per_s", "peak_mib", "seconds")
-PRELOAD = multiprocessing.get_context("forkserver")              # children that do not import torch anew
+PRELOAD = multiprocessing.get_context("forkserver")        # children that do not import torch anew
 PRELOAD.set_forkserver_preload(["train"])
 
 
@@ -42,7 +44,8 @@ def tree(tmp_path_factory):
 
 def configs(root, out, **changes):
     """The three configs of a run of 2 epochs x 4 steps of 4 clips."""
-    flags = dict(data="diving48", root=str(root), workers=0, out=str(out), epochs=2, batch=4, lr=1e-3, warmup=0.5,
+    flags = dict(data="diving48", root=str(root), workers=0, out=str(out), epochs=2, batch=4,
+                 lr=1e-3, warmup=0.5,
                  eval_split="test", log_every=3, **SMALL) | changes
     return [cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls) if f.name in flags})
             for cls in (TrainConfig, DataConfig, PeVLConfig)]
@@ -51,13 +54,15 @@ def configs(root, out, **changes):
 def words(root, out, **changes):
     """The same as a command line."""
     flags = {k: v for c in configs(root, out, **changes) for k, v in dataclasses.asdict(c).items()}
-    given = [f"--{k.replace('_', '-')}={','.join(v) if isinstance(v, tuple) else v}" for k, v in flags.items()
+    text = lambda v: ",".join(v) if isinstance(v, tuple) else v
+    given = [f"--{k.replace('_', '-')}={text(v)}" for k, v in flags.items()
              if not isinstance(v, bool)]
-    return given + [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in flags.items() if isinstance(v, bool)]
+    return given + [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in flags.items()
+                    if isinstance(v, bool)]
 
 
 def outcome(folder):
-    """What must not depend on interruptions: weights, optimizer, position, log rows without times."""
+    """What must not depend on interruptions: weights, optimizer, position, rows without times."""
     saved = train.read_checkpoint(Path(folder) / "last.pt")
     rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     still = lambda row: {k: v for k, v in row.items() if k not in TIMES}
@@ -105,7 +110,7 @@ def test_schedule(warmup, total):
 
 @pytest.mark.parametrize("changes", [{}, {"model": "vilp"}, {"model": "aim"}, {"tune": "all"}])
 def test_groups(changes):
-    """Every trained parameter is in one group; only matrices decay; factors follow the kind of module."""
+    """Every trained parameter is in one group; only matrices decay; the kind sets the factor."""
     model = tiny_model(**changes)
     cfg = TrainConfig(new_lr=7.0, trunk_lr=0.5, weight_decay=0.1)
     groups = optimizer_groups(model, cfg)
@@ -117,7 +122,8 @@ def test_groups(changes):
         assert group["factor"] == {"adapter": 1, "new": 7, "trunk": 0.5}[kinds[group["name"]]]
         for p in group["params"]:
             name = names[id(p)]
-            bare = name.split(".")[-1] in ("joint", "position", "class_embedding", "positional_embedding",
+            bare = name.split(".")[-1] in ("joint", "position", "class_embedding",
+                                           "positional_embedding",
                                            "temporal_embedding", "proj", "text_projection")
             plain = p.dim() < 2 or bare or "token_embedding" in name
             assert group["weight_decay"] == (0 if plain else 0.1), name
@@ -127,21 +133,25 @@ def test_presets_are_the_papers():
     """Sec. 4.1 typed once more; the toy's own; a row's overrides under the command line's word."""
     c = TrainConfig()
     assert (c.lr, c.weight_decay, c.epochs, c.warmup) == (8e-6, 0.05, 50, 3)
-    parse = lambda *argv: train.build_configs(list(argv), (TrainConfig, DataConfig, PeVLConfig), train.presets)[0]
+    classes = (TrainConfig, DataConfig, PeVLConfig)
+    parse = lambda *argv: train.build_configs(list(argv), classes, train.presets)[0]
     cfg, data, model = parse("--data", "diving48")
-    assert (data.pose_frames, data.video_frames, data.image_size, model.lambda_r) == (48, 16, 224, 0.1)
+    assert (data.pose_frames, data.video_frames, data.image_size) == (48, 16, 224)
+    assert model.lambda_r == 0.1
     assert cfg == c and model.own_loss == 0 and model.tau_fw == 0.01
     cfg, data, model = parse("--row", "table5/no-p2v", "--lr", "0.5")
     assert model.backbone == "tiny" and not model.p2v and model.v2p and cfg.lr == 0.5
     cfg, data, model = parse("--data", "ucf101", "--model", "vilp")
-    assert (model.video_frames, cfg.lr, cfg.weight_decay, cfg.epochs, cfg.trunk_lr) == (8, 5e-5, 0.2, 30, 0.1)
+    assert (model.video_frames, cfg.lr, cfg.weight_decay, cfg.epochs) == (8, 5e-5, 0.2, 30)
+    assert cfg.trunk_lr == 0.1
     cfg, data, model = parse("--row", "table7/p")
     assert not data.read_video and data.read_poses
     cfg, data, model = parse("--model", "aim")
     assert data.read_video and not data.read_poses
 
 
-@given(st.integers(1, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3), st.integers(0, 5), st.integers(0, 3))
+@given(st.integers(1, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3),
+       st.integers(0, 5), st.integers(0, 3))
 def test_batches_of_ranks(count, rest, world, share, epoch, start):
     """The ranks' parts make up one process's batches, in order; a start position only skips."""
     batch = world * share
@@ -173,7 +183,7 @@ def tiny_model(seed=0, **changes):
         for p in model.parameters():
             if p.requires_grad:
                 p.add_(0.05 * torch.randn_like(p))
-    for module in model.modules():                               # AIM's 0.5: other numbers in other batches
+    for module in model.modules():                             # AIM's 0.5 differs between batches
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
@@ -183,7 +193,8 @@ def clips(B, seed=1):
     g = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=g)
     return {"frames": (255 * rand(B, 2, 3, 40, 40)).byte(), "keypoints": 2 * rand(B, 4, 17, 2) - 1,
-            "scores": rand(B, 4, 17).round(decimals=1), "label": torch.arange(B) % 4, "index": torch.arange(B),
+            "scores": rand(B, 4, 17).round(decimals=1), "label": torch.arange(B) % 4,
+            "index": torch.arange(B),
             "broken": torch.zeros(B, dtype=torch.bool)}
 
 
@@ -202,7 +213,8 @@ def close(a, b, tolerance=1e-5):
         assert float((a[name] - b[name]).abs().max()) <= tolerance * max(largest, 1), name
 
 
-MODELS = [{}, {"model": "vilp"}, {"model": "aim"}, {"own_loss": 0.3, "tune": "all"}, {"text": False, "sgl": False}]
+MODELS = [{}, {"model": "vilp"}, {"model": "aim"}, {"own_loss": 0.3, "tune": "all"},
+          {"text": False, "sgl": False}]
 
 
 @pytest.mark.parametrize("changes", MODELS)
@@ -220,7 +232,7 @@ def test_accumulation(changes):
 
 def test_accumulation_repeats_its_random_numbers():
     """With stochastic depth on: equal to one graph over all parts, each seeded alike."""
-    model, parts, seeds = tiny_model(drop_path=0.5).train(), cut(clips(8), 4), [(i,) for i in range(5)]
+    model, parts, seeds = tiny_model(drop_path=0.5), cut(clips(8), 4), [(i,) for i in range(5)]
     forward_backward(model, parts, seeds)
     cached = gradients(model)
     model.zero_grad(set_to_none=True)
@@ -235,7 +247,8 @@ def test_accumulation_repeats_its_random_numbers():
 def gloo(rank, world, port, job, *args):
     """A child that is rank `rank` of `world` gloo processes."""
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1",
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank),
+                      MASTER_ADDR="127.0.0.1",
                       MASTER_PORT=str(port))
     job(rank, world, *args)
 
@@ -265,7 +278,7 @@ def gradient_job(rank, world, models, accumulate, path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes(tmp_path, accumulate):
-    """Two gloo processes with half the batch each: loss and gradients of one with the whole, on both ranks."""
+    """Half the batch on each of two gloo ranks: loss and gradients of the whole, on both."""
     models = MODELS if accumulate == 1 else MODELS[:1]
     start_gloo(2, gradient_job, models, accumulate, str(tmp_path))
     for rank in range(2):
@@ -283,12 +296,12 @@ def run_job(rank, world, argv):
 
 
 def test_two_processes_train_alike(tree, tmp_path):
-    """The command on two ranks: the same batches, losses and weights as on one, to rounding; one writes."""
-    flags = dict(epochs=1, drop_path=0.0)                        # dropped paths differ between ranks
+    """The command on two ranks: batches, losses and weights as on one, to rounding; one writes."""
+    flags = dict(epochs=1, drop_path=0.0)                      # dropped paths differ between ranks
     train.train(*configs(tree, tmp_path / "one", **flags))
     start_gloo(2, run_job, words(tree, tmp_path / "two", **flags))
     one, two = outcome(tmp_path / "one"), outcome(tmp_path / "two")
-    close(two[0], one[0], 1e-3)                                  # AdamW turns rounding of a gradient near 0 into lr
+    close(two[0], one[0], 1e-3)                                # AdamW makes lr of rounding near 0
     assert two[2]["step"] == one[2]["step"] and len(two[3]) == len(one[3])
     for row, other in zip(two[3], one[3]):
         assert row.get("total") == pytest.approx(other.get("total"), rel=1e-4)
@@ -297,7 +310,7 @@ def test_two_processes_train_alike(tree, tmp_path):
 # ---- Stopping and continuing ---------------------------------------------------------------------
 
 def test_resume(tree, undisturbed, tmp_path, monkeypatch):
-    """SIGTERM after step 2 and SIGINT after step 6, other numbers of workers each time: the undisturbed run."""
+    """Stopped after steps 2 and 6, other numbers of workers each time: the undisturbed run."""
     real, steps = train.take_step, []
 
     def step(run, batch, stop):
@@ -313,7 +326,8 @@ def test_resume(tree, undisturbed, tmp_path, monkeypatch):
     metrics = train.train(*configs(tree, tmp_path, workers=1, resume=True))
     assert same(outcome(tmp_path), outcome(undisturbed))
     assert steps == list(range(8)) and metrics["clips"] == 4     # nothing was done twice
-    assert same(train.train(*configs(tree, tmp_path))["confusion"], metrics["confusion"]) and len(steps) == 8
+    again = train.train(*configs(tree, tmp_path))
+    assert same(again["confusion"], metrics["confusion"]) and len(steps) == 8
     assert "continuing" in (tmp_path / "log.txt").read_text()
 
 
@@ -329,7 +343,8 @@ def start_and_kill(argv, seconds):
 
 
 def kill_often(tree, undisturbed, out, kills, longest):
-    argv, moments, done = words(tree, out, save_minutes=0, log_every=3, workers=1), random.Random(5), 0
+    argv = words(tree, out, save_minutes=0, log_every=3, workers=1)
+    moments, done = random.Random(5), 0
     while done < kills:
         code = start_and_kill(argv, moments.uniform(0.05, longest))
         assert code in (0, -signal.SIGKILL)
@@ -376,7 +391,8 @@ def test_torn_checkpoint(tree, undisturbed, tmp_path):
     train.train(*configs(tree, tmp_path))
     whole = (tmp_path / "last.pt").read_bytes()
     middle = len(whole) // 2
-    for torn in (b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:]):
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:]
+    for torn in (b"", whole[:middle], flipped):
         (tmp_path / "last.pt").write_bytes(torn)
         with pytest.raises(ValueError, match="torn or no checkpoint"):
             train.read_checkpoint(tmp_path / "last.pt")
@@ -402,7 +418,8 @@ def test_changed_settings(tree, tmp_path):
     train.train(*configs(tree, tmp_path, force=True))
     assert "other settings (--force): epochs from 1 to 2" in (tmp_path / "log.txt").read_text()
     train.train(*configs(tree, tmp_path, fresh=True, epochs=1))
-    assert outcome(tmp_path)[2]["step"] == 4 and "other settings" not in (tmp_path / "log.txt").read_text()
+    assert outcome(tmp_path)[2]["step"] == 4
+    assert "other settings" not in (tmp_path / "log.txt").read_text()
     with pytest.raises(ValueError, match="--fresh and not --resume"):
         train.train(*configs(tree, tmp_path / "new", resume=True))
 
@@ -419,7 +436,7 @@ def test_full_disk(tree, tmp_path, monkeypatch):
         real(value, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(ValueError, match=r"No space left.*MiB free.*last good checkpoint: .*last.pt\. Free space"):
+    with pytest.raises(ValueError, match=r"No space left.*MiB free; last good .*last.pt\."):
         train.train(*configs(tree, tmp_path))
     assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] == 4
     assert not list(tmp_path.glob(".part*"))
@@ -435,7 +452,7 @@ def test_a_file_in_the_way(tree, tmp_path, capsys):
 # ---- Guards --------------------------------------------------------------------------------------
 
 def test_nonfinite(tree, tmp_path, monkeypatch):
-    """Stops with all terms, the clips and the last checkpoint; --skip-nonfinite leaves such steps out."""
+    """Stops with terms, clips and the last checkpoint; --skip-nonfinite leaves such steps out."""
     real, seen = train.forward_backward, []
 
     def broken(model, *rest):
@@ -447,7 +464,8 @@ def test_nonfinite(tree, tmp_path, monkeypatch):
         return terms, everyone, finite
 
     monkeypatch.setattr(train, "forward_backward", broken)
-    with pytest.raises(ValueError, match=r"step 6: total .*L_t nan, L_R .*clips \w+, \w+, \w+, \w+\. .*last\.pt"):
+    named = r"step 6: total .*L_t nan, L_R .*clips \w+, \w+, \w+, \w+\. .*last\.pt"
+    with pytest.raises(ValueError, match=named):
         train.train(*configs(tree, tmp_path / "a"))
     seen.clear()
     train.train(*configs(tree, tmp_path / "b", skip_nonfinite=1))
@@ -463,10 +481,12 @@ def test_broken_clips(tree, tmp_path):
     listed = {c["vid_name"] for c in json.loads((copy / "Diving48_V2_train.json").read_text())}
     victim = next(p for p in sorted((copy / "rgb").glob("*.mp4")) if p.stem in listed)
     victim.write_bytes(victim.read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"1 of 16 clips are broken: {victim.stem}. .*--allow-broken"):
+    named = f"1 of 16 clips are broken: {victim.stem}. .*--allow-broken"
+    with pytest.raises(ValueError, match=named):
         train.train(*configs(copy, tmp_path / "a"))
     train.train(*configs(copy, tmp_path / "b", allow_broken=True, epochs=1))
-    assert f"1 broken clips were replaced: {victim.stem}" in (tmp_path / "b" / "log.txt").read_text()
+    said = (tmp_path / "b" / "log.txt").read_text()
+    assert f"1 broken clips were replaced: {victim.stem}" in said
     assert outcome(tmp_path / "b")[3][-2]["broken"] == [victim.stem]
 
 
@@ -486,24 +506,40 @@ def test_user_errors(tree, tmp_path, changes, message):
 def test_command(tree, tmp_path):
     """Two steps of the real command: its files, its lines, its exit codes."""
     argv = words(tree, tmp_path, epochs=1, batch=8, log_every=1)
-    ran = subprocess.run([sys.executable, HERE / "train.py", *argv], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run([sys.executable, HERE / "train.py", *argv], capture_output=True,
+                         text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    for part in ("parameters, M", "text discrepancies of Eq. (5)", "estimated: weights", "epoch 1/1 step 2/2 total",
+    for part in ("parameters, M", "text discrepancies of Eq. (5)", "estimated: weights",
+                 "epoch 1/1 step 2/2 total",
                  "top1/vs", "test split, final weights"):
         assert part in ran.stdout, part
     about = json.loads((tmp_path / "config.json").read_text())
     assert about["config"]["lr"] == 1e-3 and about["versions"]["torch"] == torch.__version__
-    for name in ("last.pt", "best.pt", "curves.png", "metrics.jsonl", "log.txt", "confusion-test-1view.png"):
+    for name in ("last.pt", "best.pt", "curves.png", "metrics.jsonl", "log.txt",
+                 "confusion-test-1view.png"):
         assert (tmp_path / name).stat().st_size > 0
     assert {row["kind"] for row in outcome(tmp_path)[3]} == {"step", "epoch", "test"}
-    assert outcome(tmp_path)[3][0].keys() >= {"total", "L_t", "L_R", "grad_norm", "lr", "epoch", "step"}
+    assert outcome(tmp_path)[3][0].keys() >= {"total", "L_t", "L_R", "grad_norm", "lr", "step"}
+
+
+def test_tensorboard(tree, tmp_path, monkeypatch):
+    """With the package, the figures of each row; without it, an error that names it."""
+    written, name = [], "torch.utils.tensorboard"
+    board = SimpleNamespace(add_scalar=lambda *row: written.append(row), flush=lambda: None)
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(SummaryWriter=lambda *_, **__: board))
+    train.train(*configs(tree, tmp_path, epochs=1, tensorboard=True))
+    assert {"step/L_R", "epoch/top1", "test/top1/ps"} <= {row[0] for row in written}
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        train.train(*configs(tree, tmp_path, epochs=1, tensorboard=True))
 
 
 def test_command_errors(tree, tmp_path, capsys):
     """One line and exit code 2: a wrong row, a wrong flag, a missing data set."""
-    for argv, message in ((["--row", "table5/nop2v"], "Did you mean 'table5/no-p2v'"), (["--epoch", "3"], "--epochs"),
-                          (["--data", "diving48", "--root", str(tmp_path / "none"), "--backbone", "tiny", "--image-size",
-                            "80", "--out", str(tmp_path / "o")], "none")):
+    missing = ["--data", "diving48", "--root", str(tmp_path / "none"), "--backbone", "tiny",
+               "--image-size", "80", "--out", str(tmp_path / "o")]
+    for argv, message in ((["--row", "table5/nop2v"], "Did you mean 'table5/no-p2v'"),
+                          (["--epoch", "3"], "--epochs"), (missing, "none")):
         with pytest.raises(SystemExit) if "--data" not in argv else nothing() as stopped:
             code = train.main(argv)
         assert (stopped.value.code if stopped else code) == 2
@@ -526,11 +562,12 @@ def test_stills(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "ToyStills", Few)
     export = tmp_path / "clip.pt"
-    argv = ["--model", "clip", "--data", "toy-stills", "--epochs", "2", "--batch", "12", "--workers", "0", "--out",
+    argv = ["--model", "clip", "--data", "toy-stills", "--epochs", "2", "--batch", "12",
+            "--workers", "0", "--out",
             str(tmp_path / "run"), "--export", str(export)]
     assert train.main(argv) == 0
     rows = [row for row in outcome(tmp_path / "run")[3] if row["kind"] == "epoch"]
-    assert len(rows) == 2 and {"top1", "top1/apparatus", "top1/position", "total"} <= rows[-1].keys()
+    assert len(rows) == 2 and {"top1", "top1/apparatus", "total"} <= rows[-1].keys()
     assert export.stat().st_size < 4e6
     loaded = load_clip(str(export), backbone="tiny").state_dict()
     saved = train.read_checkpoint(tmp_path / "run" / "last.pt")["model"]
@@ -538,8 +575,9 @@ def test_stills(tmp_path, monkeypatch):
         assert torch.equal(loaded[name.removeprefix("clip.")], x.half().float()), name
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run this test on one to check autocast there")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run on one to check autocast")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(tree, tmp_path, precision):
-    metrics = train.train(*configs(tree, tmp_path, precision=precision, device="cuda", accumulate=2))
+    metrics = train.train(*configs(tree, tmp_path, precision=precision, device="cuda",
+                                   accumulate=2))
     assert metrics["clips"] == 4 and math.isfinite(outcome(tmp_path)[3][0]["total"])
