@@ -6,6 +6,7 @@
     torchrun --nproc_per_node 8 train.py --data diving48 --root DIR --backbone ViT-B/16    8 GPUs
     python train.py --model clip --data toy-stills --export assets/tiny-clip.pt   the tiny backbone
 The same command again continues a run that was stopped, at the very step, whatever stopped it.
+
 paper    | what                            | here                        | tests: test_...
 Sec. 4.1 | AdamW, warm-up, cosine to zero  | lr_factor, optimizer_groups | schedule, groups
 Sec. 3.4 | the loss over the whole batch   | forward_backward            | accumulation
@@ -136,11 +137,10 @@ def reseed(*numbers):
 
 # ---- Several processes (torchrun) ----------------------------------------------------------------
 
-# This process among `size`; one alone is rank 0 of 1 and needs no group.
 World = NamedTuple("World", [("rank", int), ("size", int), ("device", torch.device)])
 
 def join_world(cfg):
-    """NCCL on GPUs, gloo on CPUs, as torchrun's environment says; it ends all ranks with one."""
+    """This process's rank, by torchrun's environment, which ends all ranks with one; 0 of 1 alone."""
     size, rank, local = (int(os.environ.get(name, default)) for name, default in
                          (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     name = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -715,7 +715,7 @@ def finish(run, data_cfg):
 # ---- Command line --------------------------------------------------------------------------------
 
 def main(argv=None):
-    extra = lambda parser: parser.add_argument("--list-rows", action="store_true", help="and end")
+    extra = lambda parser: parser.add_argument("--list-rows", action="store_true", help="print rows")
     (cfg, data_cfg, model_cfg), args = build_configs(
         argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
     try:
