@@ -140,7 +140,7 @@ def reseed(*numbers):
 World = NamedTuple("World", [("rank", int), ("size", int), ("device", torch.device)])
 
 def join_world(cfg):
-    """This process's rank, by torchrun's environment, which ends all ranks with one; 0 of 1 alone."""
+    """This process's place by torchrun's environment (it ends all ranks with one); 0 of 1 alone."""
     size, rank, local = (int(os.environ.get(name, default)) for name, default in
                          (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     name = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -715,7 +715,7 @@ def finish(run, data_cfg):
 # ---- Command line --------------------------------------------------------------------------------
 
 def main(argv=None):
-    extra = lambda parser: parser.add_argument("--list-rows", action="store_true", help="print rows")
+    extra = lambda parser: parser.add_argument("--list-rows", action="store_true", help="print all")
     (cfg, data_cfg, model_cfg), args = build_configs(
         argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
     try:
