@@ -102,7 +102,7 @@ def test_pose_files_come_back(tmp_path_factory, seed, T, name):
     dict(keypoints=np.full((4, 17, 2), np.inf)), dict(keypoints=np.zeros((0, 17, 2)),
                                                       scores=np.zeros((0, 17)), times=[])])
 def test_bad_pose_clips_are_refused(tmp_path, change):
-    with pytest.raises(ValueError, match=r"bad pose clip .*x.npz.*Expected.*--overwrite"):
+    with pytest.raises(ValueError, match=r"(?s)bad pose clip .*x.npz.*Expected.*--overwrite"):
         pose.write_pose(tmp_path / "x.npz", **(a_clip() | change))
     assert list(tmp_path.iterdir()) == []
 
@@ -112,15 +112,15 @@ def test_unreadable_pose_files_name_the_path_and_the_way_out(tmp_path):
         pose.read_pose(tmp_path / "gone.npz")
     path = pose.write_pose(tmp_path / "cut.npz", **a_clip())
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="cannot read pose file .*cut.npz"):
+    with pytest.raises(ValueError, match="bad pose file .*cut.npz"):
         pose.read_pose(path)
     np.savez(path, keypoints=np.zeros((1, 17, 2)))
-    with pytest.raises(ValueError, match="cannot read pose file .*scores"):
+    with pytest.raises(ValueError, match="bad pose file .*scores"):
         pose.read_pose(path)
     np.savez(path, **(a_clip() | dict(joints=np.array([object()] * 17))))
-    with pytest.raises(ValueError, match="cannot read pose file .*allow_pickle"):
+    with pytest.raises(ValueError, match="bad pose file .*allow_pickle"):
         pose.read_pose(path)
-    with pytest.raises(ValueError, match="Expected the ending .npz"):
+    with pytest.raises(ValueError, match="Expected an ending .npz"):
         pose.write_pose(tmp_path / "x.npy", **a_clip())
 
 
@@ -236,9 +236,9 @@ def test_load_hrnet_reads_every_published_naming(tmp_path, narrow, style):
 def test_load_hrnet_accounts_for_every_key(tmp_path, narrow):
     path = tmp_path / "w.pth"
     state = narrow.state_dict()
-    for change, fault in (({"extra": torch.zeros(1)}, "unexpected extra"),
-                          ({"bn1.weight": None}, "missing bn1.weight"),
-                          ({"bn1.weight": torch.zeros(3)}, r"bn1.weight is \(3,\), not \(64,\)"),
+    for change, fault in (({"extra": torch.zeros(1)}, r"extra: \(1,\), not expected"),
+                          ({"bn1.weight": None}, r"bn1.weight: missing, not \(64,\)"),
+                          ({"bn1.weight": torch.zeros(3)}, r"bn1.weight: \(3,\), not \(64,\)"),
                           ({"final_layer.weight": None}, "no final_layer.weight")):
         torch.save({k: v for k, v in (state | change).items() if v is not None}, path)
         with pytest.raises(ValueError, match=fault):
@@ -246,7 +246,7 @@ def test_load_hrnet_accounts_for_every_key(tmp_path, narrow):
     with pytest.raises(FileNotFoundError, match="Did you mean w32_256x192"):
         pose.load_hrnet("w32-256x192")
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="cannot read checkpoint"):
+    with pytest.raises(ValueError, match="cannot read .*weights"):
         pose.load_hrnet(path)
 
 
@@ -298,7 +298,7 @@ def test_load_hrnet_downloads_once_and_checks_the_hash(tmp_path, narrow, server,
                                           "gone": address + "x-00000000_1.pth"})
     pose.load_hrnet("good")
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [good]
-    with pytest.raises(ValueError, match="SHA-256.*begins with 00000000.*by hand"):
+    with pytest.raises(ValueError, match="SHA-256 is.*Expected SHA-256 00000000.*by hand"):
         pose.load_hrnet("bad")
     with pytest.raises(ValueError, match="cannot download.*by hand"):
         pose.load_hrnet("gone")
@@ -532,7 +532,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         pose.extract(video(tmp_path / "c.mp4", 1), "hrnet", weights=str(tiny_weights), boxes=str(table))
     table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
     pose.read_boxes.cache_clear()
-    with pytest.raises(ValueError, match="line 2.*Expected the header"):
+    with pytest.raises(ValueError, match="line 2.*Expected numbers for"):
         pose.read_boxes(str(table))
 
 
@@ -546,7 +546,7 @@ def test_torchvision_boxes_are_people_only(tmp_path, tiny_weights, monkeypatch):
     import types
     clip = video(tmp_path / "a.mp4", 2)
     options = dict(weights=str(tiny_weights), detector="torchvision", flip=False)
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models.detection", None)
     with pytest.raises(ValueError, match="torchvision.*pip install"):
         pose.extract(clip, "hrnet", **options)
 
@@ -556,9 +556,9 @@ def test_torchvision_boxes_are_people_only(tmp_path, tiny_weights, monkeypatch):
             return [{"boxes": torch.tensor([[0.0, 0, 90, 60], [10, 5, 60, 60], [1, 1, 2, 2]]),
                      "labels": torch.tensor([18, 1, 1]), "scores": torch.tensor([0.9, 0.8, 0.1])}]
 
-    models = types.ModuleType("torchvision.models")
-    models.detection = types.SimpleNamespace(fasterrcnn_resnet50_fpn=lambda weights: Detector())
-    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    for name in ("torchvision", "torchvision.models", "torchvision.models.detection"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules[name].fasterrcnn_resnet50_fpn = lambda weights: Detector()
     boxes = pose.detect_people(pose.Video(clip), "cpu")
     assert [b.tolist() for b in boxes] == [[[10, 5, 60, 60, pytest.approx(0.8)]]] * 2
     assert pose.extract(clip, "hrnet", **options).scores.shape == (2, 17)
@@ -582,7 +582,7 @@ def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
     clip = pose.extract(video(tmp_path / "a.mp4", 6), "quick")
     assert clip.keypoints[:, 0, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
     assert np.allclose(clip.times, np.arange(6) / 20) and clip.extractor == "quick"
-    with pytest.raises(ValueError, match="unknown extractor 'quik'.*hrnet"):
+    with pytest.raises(ValueError, match="no extractor 'quik'.*hrnet"):
         pose.extract(tmp_path / "a.mp4", "quik")
 
 
@@ -643,8 +643,8 @@ def test_extract_command_skips_lists_and_shards(tmp_path, folder, quick, capsys)
     (folder / "empty.avi").touch()
     assert run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick") == 0
     said = capsys.readouterr()
-    assert "5 pose clips written" in said.out and "2 broken" in said.out and "frames/s" in said.err
-    assert "cut: cannot decode" in said.out and "empty: cannot decode" in said.out and "left" in said.err
+    assert "5 pose clips written" in said.out and "2 broken" in said.out and "min left" in said.err
+    assert "cut: cannot decode" in said.out and "empty: cannot decode" in said.out
     first = tree(tmp_path / "poses")
     assert sorted(first) == [f"-clip_{i}.npz" for i in range(5)]
     assert pose.read_pose(tmp_path / "poses" / "-clip_3.npz").scores.shape == (5, 17)
@@ -652,7 +652,7 @@ def test_extract_command_skips_lists_and_shards(tmp_path, folder, quick, capsys)
         (folder / name).unlink()
     (tmp_path / "poses" / "-clip_2.npz").write_bytes(b"old")
     run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick")
-    assert "0 pose clips written" in (out := capsys.readouterr().out) and "5 were there" in out
+    assert "0 pose clips written" in (out := capsys.readouterr().out) and "5 kept" in out
     run("extract", folder, "--out", tmp_path / "poses", "--extractor", "quick", "--overwrite")
     assert tree(tmp_path / "poses") == first
     for i in range(3):
@@ -865,7 +865,7 @@ def test_plain_pickles_come_back(tmp_path_factory, seed, protocol, kind):
     path.write_bytes(pickle.dumps(value, protocol))
     back = pose.load_plain(path)
     for a, b in zip(value["a"] + [value["s"]], back["a"] + [back["s"]]):
-        assert np.array_equal(a, b) and np.asarray(b).dtype == np.asarray(a).dtype
+        assert np.array_equal(a, b) and b.dtype.newbyteorder("=") == a.dtype.newbyteorder("=")
     assert back["n"] == value["n"]
 
 
