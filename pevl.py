@@ -409,6 +409,7 @@ class ActionModel(nn.Module):
     (B, T, J), 0 = missing, label (B,) int64."""
     PARTS = {}  # name in the tables of parameters and costs -> attribute; None where it is off
     TRUNK = ("CLIP", "pose image")  # the parts with CLIP's own weights
+    ADAPTED = ("video tower", "text tower")  # CLIP's input; joints are new to CLIP, so is P's tower
     def __init__(self, config, clip, texts, joints=17):
         super().__init__()
         self.config, self.clip, self.classes = config, clip, len(texts)
@@ -432,7 +433,7 @@ class ActionModel(nn.Module):
         groups = []
         for name, part in self.parts().items():
             params = [p for p in part.parameters() if p.requires_grad]
-            kind = "trunk" if name in self.TRUNK else "adapter" if name.endswith("tower") else "new"
+            kind = "trunk" if name in self.TRUNK else "adapter" if name in self.ADAPTED else "new"
             groups += [{"name": name, "params": params, "kind": kind}] if params else []
         return groups
     def trainable_state(self):
