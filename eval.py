@@ -19,7 +19,6 @@ token), J joints. Accuracies are shares of 1 in code and files, percent in print
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 import math
@@ -45,33 +44,19 @@ from pevl import ROWS, PeVLConfig, build_model
 from pose import JOINT_SETS, atomic, draw_skeleton, joint_set, read_pose
 
 
-def write_atomically(path, data: bytes) -> Path:
-    """`data` appears under `path` whole or not at all."""
-    with atomic(path) as part:
-        part.write_bytes(data)
-    return Path(path)
-
-
-class Progress:
-    """`evaluate 320/960 clips, 41.0 clips/s, 0:16 left`: on a terminal one line, in a log one per
-    10 s."""
-
-    def __init__(self, what: str, total: int, show: bool = True):
-        self.what, self.total, self.done, self.show = what, total, 0, show
-        self.start = self.shown = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        now, last = time.monotonic(), self.done >= self.total
-        if not self.show or (not last and now - self.shown < (0.2 if self.terminal else 10)):
-            return
-        self.shown, rate = now, self.done / max(now - self.start, 1e-6)
-        left = int((self.total - self.done) / rate)
-        line = (f"{self.what} {self.done}/{self.total} clips, {rate:.1f} clips/s, "
-                f"{left // 60}:{left % 60:02d} left")
-        end = "\n" if last or not self.terminal else ""
-        print(f"\r{line:<78}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
+def with_progress(batches, total: int, show: bool):
+    """Passes batches on and says `evaluate 320/960 clips, 41.0 clips/s, 0:16 left`: rewritten on a
+    terminal, a line every ten seconds in a log."""
+    start, shown, done, terminal = time.monotonic(), 0.0, 0, sys.stderr.isatty()
+    for batch in batches:
+        yield batch
+        done, spent = done + len(batch["label"]), time.monotonic() - start
+        if show and (done == total or spent - shown > (0.2 if terminal else 10)):
+            shown, left = spent, int((total - done) * spent / done)
+            line = (f"evaluate {done}/{total} clips, {done / max(spent, 1e-6):.1f} clips/s, "
+                    f"{left // 60}:{left % 60:02d} left")
+            end = "\n" if done == total or not terminal else ""
+            print(f"\r{line:<78}" if terminal else line, end=end, file=sys.stderr, flush=True)
 
 
 # ---- Metrics -------------------------------------------------------------------------------------
@@ -80,9 +65,8 @@ def metrics_from(confusion: torch.Tensor, unread: torch.Tensor | None = None) ->
     """Accuracies from counts.
 
     confusion: (K, K) integers, row = true label, column = predicted label. unread: (K,) clips of
-    each label that could not be read; they have no predicted label and count as wrong. Returns
-    top1; mean, over the labels that have clips, since a label without any says nothing; per_class,
-    K values, None without clips; clips.
+    each label that could not be read, which count as wrong. Returns top1; mean, over the labels
+    that have clips, since the others say nothing; per_class, K values, None without clips; clips.
     """
     total = confusion.sum(1) if unread is None else confusion.sum(1) + unread
     correct, clips = confusion.diagonal(), int(total.sum())
@@ -108,26 +92,7 @@ def same_text_columns(texts: list[str]) -> torch.Tensor:
     return torch.tensor([first.setdefault(text, label) for label, text in enumerate(texts)])
 
 
-def compares_texts(model) -> bool:
-    """Whether labels are texts to `model`, not rows of a linear head."""
-    return model.config.text and model.config.model != "aim"
-
-
 # ---- Evaluation, Eq. (7) -------------------------------------------------------------------------
-
-def fold_views(batch: dict, device) -> tuple[dict, int]:
-    """Views become clips: frames (B, R, Tv, 3, S, S) -> (B*R, Tv, 3, S, S), joints likewise, labels
-    repeated. Returns the batch and R."""
-    views = batch["frames"].shape[1]
-    folded = {name: batch[name].to(device, non_blocking=True).flatten(0, 1)
-              for name in ("frames", "keypoints", "scores")}
-    return {**folded, "label": batch["label"].to(device).repeat_interleave(views)}, views
-
-
-def average_views(logits: dict, views: int) -> dict:
-    """name -> (B*R, K) becomes name -> (B, K), the mean over a clip's views, float32 on the CPU."""
-    return {name: x.float().unflatten(0, (-1, views)).mean(1).cpu() for name, x in logits.items()}
-
 
 def autocast(device, precision: str):
     """Context of a forward pass: `fp32`, or matrix products in `bf16` or `fp16`."""
@@ -139,6 +104,22 @@ def quiet_worker(_) -> None:
     """A loader's worker leaves Ctrl-C and Slurm's SIGTERM to the main process, which ends it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def compares_texts(model) -> bool:
+    """Whether labels are texts to `model`, not rows of a linear head."""
+    return model.config.text and model.config.model != "aim"
+
+
+def clip_logits(model, batch: dict, text, device) -> dict:
+    """A batch with views, frames (B, R, Tv, 3, S, S) and so on -> name -> logits (B, K), the mean
+    over the R views, which pass through the model as clips do; float32 on the CPU."""
+    views = batch["frames"].shape[1]
+    folded = {name: batch[name].to(device, non_blocking=True).flatten(0, 1)
+              for name in ("frames", "keypoints", "scores")}
+    label = batch["label"].to(device).repeat_interleave(views)
+    logits = model.class_logits(model({**folded, "label": label}), text)                # (B * R, K)
+    return {name: x.float().unflatten(0, (-1, views)).mean(1).cpu() for name, x in logits.items()}
 
 
 @torch.no_grad()
@@ -153,7 +134,7 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
     them. A clip that cannot be read is wrong in every figure. Returns top1, top5, mean, top1/vs and
     so on; per_class (K); clips; confusion (K, K) long [true, predicted]; unread (K,); ties; errors,
     ids of broken clips; predictions, a dict per clip in the data set's order; seconds; where asked
-    for, `probabilities` float32 (clips, K), NaN for broken clips.
+    for, probabilities, float32 (clips, K), NaN for broken clips.
     """
     grouped = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
@@ -161,26 +142,23 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
     mine = range(rank, len(dataset), world)
     loader = DataLoader(Subset(dataset, mine), batch_size, num_workers=workers,
                         worker_init_fn=quiet_worker)
-    meter = Progress("evaluate", len(mine), progress and rank == 0)
     model.eval()
     try:
         with autocast(device, precision):
             text = model.encode_texts() if compares_texts(model) else None
-        columns = slice(None) if text is None else same_text_columns(dataset.texts)
-        for batch in loader:
-            folded, views = fold_views(batch, device)
-            with autocast(device, precision):
-                logits = average_views(model.class_logits(model(folded), text), views)
-            rows += answers({n: x[:, columns] for n, x in logits.items()}, batch, dataset.clips)
-            meter.add(len(batch["label"]))
+            columns = slice(None) if text is None else same_text_columns(dataset.texts)
+            for batch in with_progress(loader, len(mine), progress and rank == 0):
+                logits = clip_logits(model, batch, text, device)
+                logits = {name: x[:, columns] for name, x in logits.items()}
+                rows += answers(logits, batch, dataset.clips)
     finally:
         model.train(was_training)
     if world > 1:
         parts = [None] * world
         dist.all_gather_object(parts, rows)
         rows = sorted(itertools.chain(*parts), key=lambda row: row["index"])
-    result = {**count(rows, len(dataset.labels)), "seconds": time.monotonic() - start}
     shares = [row.pop("share") for row in rows]
+    result = {**count(rows, len(dataset.labels)), "seconds": time.monotonic() - start}
     return {**result, "probabilities": np.stack(shares)} if probabilities and shares else result
 
 
@@ -199,8 +177,8 @@ def answers(logits: dict, batch: dict, clips) -> list[dict]:
         rows.append({"index": index, "id": clips[index].id, "label": int(batch["label"][b]),
                      "predicted": best[0], "top5": best[:5], "broken": not read[b],
                      "probability": float(share[b, best[0]]) if read[b] else 0.0,
-                     "tied": bool(tied[b] & read[b]),
                      "share": share[b] if read[b] else np.full_like(share[b], np.nan),
+                     "tied": bool(tied[b] & read[b]),
                      "alone": {name: int(x[b]) if read[b] else None for name, x in alone.items()}})
     return rows
 
@@ -208,26 +186,26 @@ def answers(logits: dict, batch: dict, clips) -> list[dict]:
 def count(rows: list[dict], K: int) -> dict:
     """The answers for all clips -> the result of `evaluate`."""
     confusion, unread = torch.zeros(K, K, dtype=torch.long), torch.zeros(K, dtype=torch.long)
-    hits = {"top5": 0}
     for row in rows:
         if row["broken"]:
             unread[row["label"]] += 1
         else:
             confusion[row["label"], row["predicted"]] += 1
-        hits["top5"] += row["label"] in row["top5"]
-        for name, label in row["alone"].items():
-            hits[f"top1/{name}"] = hits.get(f"top1/{name}", 0) + (label == row["label"])
-    shares = {name: n / max(len(rows), 1) for name, n in hits.items()}
-    return {**metrics_from(confusion, unread), **shares, "confusion": confusion, "unread": unread,
-            "ties": sum(row["tied"] for row in rows), "predictions": rows,
+    share = lambda right: sum(map(right, rows)) / max(len(rows), 1)
+    alone = {f"top1/{name}": share(lambda row: row["alone"][name] == row["label"])
+             for name in (rows[0]["alone"] if rows else ())}
+    return {**metrics_from(confusion, unread), **alone,
+            "top5": share(lambda row: row["label"] in row["top5"]),
+            "confusion": confusion, "unread": unread, "predictions": rows,
+            "ties": sum(row["tied"] for row in rows),
             "errors": [row["id"] for row in rows if row["broken"]]}
 
 
-# ---- Drawing: colours and text -------------------------------------------------------------------
+# ---- Drawing: colours, text, axes ----------------------------------------------------------------
 INK, GREY, RULE = (32, 36, 44), (104, 110, 122), (222, 225, 230)
 SERIES = ((0, 101, 178), (213, 94, 0), (0, 146, 108), (153, 79, 161), (214, 150, 0), (70, 170, 220),
           (90, 90, 90))
-# Anchors of colour scales, even steps in lightness: counts (white to blue), heat (black to yellow).
+# Anchors of colour scales, even steps in lightness: counts (white to blue), heat (black to white).
 BLUES = ((250, 252, 255), (214, 228, 242), (158, 198, 224), (90, 155, 204), (37, 107, 174),
          (8, 56, 116))
 HEAT = ((0, 0, 4), (40, 17, 89), (99, 26, 128), (158, 47, 127), (214, 69, 108), (246, 115, 92),
@@ -236,10 +214,8 @@ HEAT = ((0, 0, 4), (40, 17, 89), (99, 26, 128), (158, 47, 127), (214, 69, 108), 
 
 def colour(values, scale=HEAT) -> np.ndarray:
     """values in [0, 1], any shape -> uint8 (..., 3), linear between the anchors of `scale`."""
-    x = np.clip(np.nan_to_num(np.asarray(values, dtype=np.float64)), 0, 1)
-    anchors, places = np.array(scale, dtype=np.float64), np.linspace(0, 1, len(scale))
-    channels = [np.interp(x, places, anchors[:, c]) for c in range(3)]
-    return np.stack(channels, -1).round().astype(np.uint8)
+    x, places = np.nan_to_num(np.asarray(values, np.float64)), np.linspace(0, 1, len(scale))
+    return np.stack([np.interp(x, places, c) for c in zip(*scale)], -1).round().astype(np.uint8)
 
 
 @lru_cache(None)
@@ -252,8 +228,7 @@ def text_width(text: str, size: int) -> int:
 
 
 def shorten(text: str, size: int, width: int) -> str:
-    """`text`, its middle left out where it is wider than `width`: labels often differ at the
-    end."""
+    """`text`, its middle left out if it is wider than `width`: labels often differ at the end."""
     kept, short = len(text), text
     while kept > 2 and text_width(short, size) > width:
         kept -= 1
@@ -267,11 +242,44 @@ def save_png(image: Image.Image, path) -> Path:
     return Path(path)
 
 
-# ---- Confusion matrix ----------------------------------------------------------------------------
+class Pen:
+    """Draws in the coordinates of the finished picture on a canvas twice as large: smooth lines."""
+
+    def __init__(self, width: int, height: int):
+        self.size, self.image = (width, height), Image.new("RGB", (width * 2, height * 2), "white")
+        self.draw = ImageDraw.Draw(self.image)
+
+    def text(self, x, y, words, tint=INK, size=12, anchor="lm"):
+        self.draw.text((x * 2, y * 2), words, tint, font(size * 2), anchor)
+
+    def line(self, points, tint=RULE, width=1.0):
+        if len(points) > 1:
+            self.draw.line([(x * 2, y * 2) for x, y in points], tint, round(width * 2), "curve")
+
+    def box(self, left, top, right, bottom, tint):
+        self.draw.rectangle([left * 2, top * 2, right * 2, bottom * 2], tint)
+
+    def diamond(self, x, y, tint, r):
+        corners = ((x, y - r), (x + r, y), (x, y + r), (x - r, y))
+        self.draw.polygon([(u * 2, v * 2) for u, v in corners], tint)
+
+    def save(self, path) -> Path:
+        return save_png(self.image.resize(self.size, Image.Resampling.LANCZOS), path)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers that cover low .. high, 1, 2 or 5 times a power of ten apart."""
+    span = max(high - low, 1e-9) / count
+    base = 10.0 ** math.floor(math.log10(span))
+    step = next(m * base for m in (1, 2, 5, 10) if m * base >= span * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+# ---- Confusion matrix, curves, bars --------------------------------------------------------------
 
 def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
-    """Rows = true, columns = predicted, shade = share of the row, counts where they fit in a
-    cell."""
+    """Rows = true, columns = predicted, shade = share of the row, counts where they fit a cell."""
     table, K = np.asarray(confusion), len(labels)
     cell = min(max(1000 // max(K, 1), 13), 44)
     size, digits = min(cell - 3, 15), min(int(cell * 0.45), 15)
@@ -302,91 +310,45 @@ def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
     return save_png(image, path)
 
 
-# ---- Curves and bars -----------------------------------------------------------------------------
-FINE = 2                                     # drawn larger, then scaled down: smooth lines
-
-
-class Pen:
-    """Draws in the coordinates of the finished picture on a canvas FINE times as large."""
-
-    def __init__(self, width: int, height: int):
-        self.size = (width, height)
-        self.image = Image.new("RGB", (width * FINE, height * FINE), "white")
-        self.draw = ImageDraw.Draw(self.image)
-
-    def text(self, x, y, words, tint=INK, size=12, anchor="lm"):
-        self.draw.text((x * FINE, y * FINE), words, tint, font(size * FINE), anchor)
-
-    def line(self, points, tint=RULE, width=1.0):
-        spots = [(x * FINE, y * FINE) for x, y in points]
-        if len(spots) > 1:
-            self.draw.line(spots, tint, round(width * FINE), joint="curve")
-
-    def shape(self, points, tint):
-        self.draw.polygon([(x * FINE, y * FINE) for x, y in points], tint)
-
-    def diamond(self, x, y, tint, radius):
-        self.shape([(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)], tint)
-
-    def save(self, path) -> Path:
-        return save_png(self.image.resize(self.size, Image.Resampling.LANCZOS), path)
-
-
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that cover low .. high, apart by 1, 2 or 5 times a power of
-    ten."""
-    span = max(high - low, 1e-9) / count
-    base = 10.0 ** math.floor(math.log10(span))
-    step = next(m * base for m in (1, 2, 5, 10) if m * base >= span * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
 def draw_panel(pen: Pen, box, series: dict, title: str, high: float = 0.0) -> None:
-    """Axes, ticks, legend and a line per series (name -> [(x, y)]) in box = left, top, right,
-    bottom."""
+    """Axes, ticks, legend, a line per series (name -> [(x, y)]); box: left, top, right, bottom."""
     left, top, right, bottom = box
-    xs = [x for line in series.values() for x, _ in line] or [0]
-    ys = [y for line in series.values() for _, y in line] or [0]
-    y_ticks = ticks(min(0.0, min(ys)), max(high, max(ys), 1e-3))
-    x_ticks = [x for x in ticks(min(xs), max(xs), 6) if x == int(x) and min(xs) <= x <= max(xs)]
+    points = [point for line in series.values() for point in line] or [(0, 0)]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(0.0, *ys), max(high, 1e-3, *ys))
     x0, x1, y0, y1 = min(xs), max(max(xs), min(xs) + 1), y_ticks[0], y_ticks[-1]
-
-    def place(x, y):
-        return (left + (x - x0) / (x1 - x0) * (right - left),
-                bottom - (y - y0) / (y1 - y0) * (bottom - top))
-
+    across = lambda x: left + (x - x0) / (x1 - x0) * (right - left)
+    down = lambda y: bottom - (y - y0) / (y1 - y0) * (bottom - top)
     for y in y_ticks:
-        pen.line([place(x0, y), place(x1, y)], GREY if y == y0 else RULE)
-        pen.text(left - 8, place(x0, y)[1], f"{y:g}", GREY, anchor="rm")
-    for x in x_ticks or [x0]:
-        spot = place(x, y0)
-        pen.line([spot, (spot[0], spot[1] + 4)], GREY)
-        pen.text(spot[0], spot[1] + 14, f"{x:g}", GREY, anchor="mm")
+        pen.line([(left, down(y)), (right, down(y))], GREY if y == y0 else RULE)
+        pen.text(left - 8, down(y), f"{y:g}", GREY, anchor="rm")
+    for x in [x for x in x_ticks if x == int(x) and x0 <= x <= max(xs)] or [x0]:
+        pen.line([(across(x), bottom), (across(x), bottom + 4)], GREY)
+        pen.text(across(x), bottom + 14, f"{x:g}", GREY, anchor="mm")
     pen.text(left, top - 34, title, size=15)
     pen.text((left + right) / 2, bottom + 32, "epoch", GREY, anchor="mm")
-    x = left
-    for (name, points), tint in zip(series.items(), itertools.cycle(SERIES)):
-        spots = [place(*point) for point in points]
+    legend = left
+    for (name, line), tint in zip(series.items(), itertools.cycle(SERIES)):
+        spots = [(across(x), down(y)) for x, y in line]
         pen.line(spots, tint, 2)
         for spot in spots if len(spots) <= 60 else []:
             pen.diamond(*spot, tint, 3)
-        pen.line([(x, top - 13), (x + 16, top - 13)], tint, 3)
-        pen.text(x + 21, top - 13, name)
-        x += 21 + text_width(name, 12) + 16
+        pen.line([(legend, top - 13), (legend + 16, top - 13)], tint, 3)
+        pen.text(legend + 21, top - 13, name)
+        legend += 21 + text_width(name, 12) + 16
 
 
 def draw_curves(rows: list[dict], path) -> Path:
-    """One dict per epoch -> two panels: `total`, `loss...`, `L_...` on the left; `top1...`, `top5`
-    and `mean` (shares of 1) on the right. Every row has `epoch`; any other key may be missing."""
+    """One dict per epoch -> two panels: `total`, `loss...`, `L_...` on the left; `top1...`, `top5`,
+    `mean` (shares of 1) on the right. Every row has `epoch`; any other key may be missing."""
     def lines(wanted, unit=1):
         names = dict.fromkeys(name for row in rows for name in row if wanted(name))
         return {name: [(row["epoch"], unit * row[name]) for row in rows
                        if row.get(name) is not None and math.isfinite(row[name])] for name in names}
 
-    losses = lines(lambda name: name in ("total", "loss") or name.startswith(("L_", "loss/")))
-    accuracies = lines(lambda name: name.split("/")[0] in ("top1", "top5", "mean"), 100)
     pen = Pen(1100, 440)
+    losses = lines(lambda name: name == "total" or name.startswith(("L_", "loss")))
+    accuracies = lines(lambda name: name.split("/")[0] in ("top1", "top5", "mean"), 100)
     draw_panel(pen, (60, 70, 510, 380), losses, "training loss")
     draw_panel(pen, (620, 70, 1070, 380), accuracies, "held-out accuracy, %", high=100)
     return pen.save(path)
@@ -398,16 +360,16 @@ def draw_bars(rows: list[tuple], path, title: str = "top-1 accuracy, %") -> Path
     room = min(max([text_width(str(row[0]), 14) for row in rows] + [60]), 330)
     left, right, top, step = room + 30, room + 650, 64, 34
     height = top + step * len(rows) + 52
-    pen = Pen(right + 150, height)
-    spot = lambda value: left + (right - left) * min(max(value, 0), 100) / 100
+    pen, spot = Pen(right + 150, height), lambda value: left + 6.2 * min(max(value, 0), 100)
     pen.text(14, 22, title, size=16)
     for value in range(0, 101, 20):
         pen.line([(spot(value), top - 6), (spot(value), height - 46)])
         pen.text(spot(value), height - 36, str(value), GREY, anchor="mm")
     for i, (name, mean, spread, paper) in enumerate(rows):
-        y, x = top + step * (i + 0.5), spot(mean)
+        y, plus = top + step * (i + 0.5), "" if spread is None else f" ± {spread:.1f}"
         pen.text(left - 10, y, shorten(str(name), 14, room), size=14, anchor="rm")
-        pen.shape([(left, y - 9), (x, y - 9), (x, y + 9), (left, y + 9)], SERIES[0])
+        pen.text(right + 14, y, f"{mean:.1f}{plus}", size=13)
+        pen.box(left, y - 9, spot(mean), y + 9, SERIES[0])
         if spread:
             low, high = spot(mean - spread), spot(mean + spread)
             for ends in ([(low, y), (high, y)], *([(u, y - 5), (u, y + 5)] for u in (low, high))):
@@ -415,10 +377,8 @@ def draw_bars(rows: list[tuple], path, title: str = "top-1 accuracy, %") -> Path
         if paper is not None:
             pen.diamond(spot(paper), y, "white", 8)
             pen.diamond(spot(paper), y, SERIES[1], 6)
-        says = f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
-        pen.text(right + 14, y, says, size=13)
     pen.diamond(left + 6, height - 14, SERIES[1], 6)
-    pen.text(left + 18, height - 14, "the paper's; whisker: standard deviation over seeds", GREY)
+    pen.text(left + 18, height - 14, "the paper; whisker: standard deviation over seeds", GREY)
     return pen.save(path)
 
 
@@ -428,28 +388,25 @@ STRIP_ROWS = {"frames": "frames", "skeleton": "pose", "patch_weight": "patch wei
               "before": "attention\nbefore P2V", "after": "attention\nafter P2V"}
 
 
-def heat(frame: Image.Image, values) -> Image.Image:
-    """A map over patches (N,), scaled to its largest value, laid over the darkened frame."""
-    grid, largest = math.isqrt(len(values)), max(float(np.max(values)), 1e-12)
-    small = Image.fromarray((np.asarray(values, np.float32) / largest).reshape(grid, grid))
-    share = np.clip(np.asarray(small.resize(frame.size, Image.Resampling.BILINEAR)), 0, 1)
-    grey, opaque = np.asarray(frame.convert("L"))[..., None] * 0.6, 0.15 + 0.75 * share[..., None]
-    return Image.fromarray(((1 - opaque) * grey + opaque * colour(share)).astype(np.uint8))
-
-
 def strip_cell(name: str, clip: dict, i: int) -> Image.Image:
-    """One picture of a strip: row `name`, video frame i."""
+    """One picture of a strip, row `name`, video frame i. Maps are scaled to their largest value."""
     frame = Image.fromarray(clip["frames"][i]).resize((CELL, CELL), Image.Resampling.BICUBIC)
+    if name == "frames":
+        return frame
+    grey = np.asarray(frame.convert("L"))[..., None] * np.ones(3)
     if name == "skeleton":
-        dark = Image.blend(frame.convert("L").convert("RGB"), Image.new("RGB", frame.size), 0.55)
-        pixels = (clip["keypoints"][i] + 1) / 2 * CELL - 0.5
-        return draw_skeleton(dark, pixels, clip["scores"][i], clip["joints"])
-    return frame if name == "frames" else heat(frame, clip["maps"][name][i])
+        dark, pixels = Image.fromarray((0.45 * grey).astype(np.uint8)), clip["keypoints"][i]
+        return draw_skeleton(dark, (pixels + 1) / 2 * CELL - 0.5, clip["scores"][i], clip["joints"])
+    values = np.asarray(clip["maps"][name][i], np.float32)
+    values = (values / max(values.max(), 1e-12)).reshape(2 * [math.isqrt(len(values))])
+    small = Image.fromarray(values)
+    share = np.clip(np.asarray(small.resize(frame.size, Image.Resampling.BILINEAR)), 0, 1)
+    opaque = 0.15 + 0.75 * share[..., None]
+    return Image.fromarray(((1 - opaque) * 0.6 * grey + opaque * colour(share)).astype(np.uint8))
 
 
 def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
-    """One picture of a few clips, stacked: frames, pose, patch weight, attention before and after
-    P2V.
+    """One picture of a few clips: frames, pose, patch weight, attention before and after P2V.
 
     A clip: said (text), right (bool or None), frames (Tv, S, S, 3) uint8, keypoints (Tv, J, 2) in
     [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). A map that is not there has no row.
@@ -462,16 +419,15 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
     for clip, names in zip(clips, rows):
         tint = INK if clip["right"] is None else SERIES[2] if clip["right"] else SERIES[1]
         draw.rectangle([10, top + 12, 15, top + 34], tint)
-        said = shorten(clip["said"], 16, size[0] - 40)
+        said, Tv = shorten(clip["said"], 16, size[0] - 40), len(clip["frames"])
         draw.text((24, top + 23), said, INK, font(16), anchor="lm")
-        Tv, top = len(clip["frames"]), top + HEAD
-        for name in names:
-            draw.multiline_text((MARGIN - 10, top + CELL / 2), STRIP_ROWS[name], GREY, font(13),
+        for y, name in enumerate(names):
+            place = top + HEAD + y * step
+            draw.multiline_text((MARGIN - 10, place + CELL / 2), STRIP_ROWS[name], GREY, font(13),
                                 anchor="rm", align="right")
-            for c, i in enumerate(np.linspace(0, Tv - 1, min(columns, Tv)).round().astype(int)):
-                image.paste(strip_cell(name, clip, int(i)), (MARGIN + c * step, top))
-            top += step
-        top += 10
+            for x, i in enumerate(np.linspace(0, Tv - 1, min(columns, Tv)).round().astype(int)):
+                image.paste(strip_cell(name, clip, int(i)), (MARGIN + x * step, place))
+        top += HEAD + step * len(names) + 10
     return save_png(image, path)
 
 
@@ -493,8 +449,7 @@ def strip_clip(model, dataset, index: int, said: str, right: bool | None, device
 
 
 def draw_strips(model, dataset, predictions: list[dict], folder, device, classes: int) -> int:
-    """A strip for each of the first `classes` labels: its first clip that was right, and that was
-    not."""
+    """A strip for each of the first `classes` labels: a clip that was right, one that was not."""
     was_training, written = model.training, 0
     model.eval()
     for label, name in enumerate(dataset.labels[:classes]):
@@ -527,8 +482,7 @@ def dives() -> list[str]:
 
 
 class Blank(TorchFunctionMode):
-    """Modules made inside leave their weights unset: nobody reads them, and setting them is
-    slow."""
+    """Modules made inside leave their weights unset: nobody reads them, setting them is slow."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         setters = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_")
@@ -577,47 +531,43 @@ def count_costs(config, joints: int = 17, memo: dict | None = None) -> dict:
         model = build_model(config, clip, dives(), joints).to("meta").eval()
     del clip.encode_text
     watch(clip, "encode_text", "text tower", ledger, memo)
-    for name, part in {**model.parts(), "CLIP image tower": clip.visual}.items():
+    parts = model.parts()
+    for name, part in {**parts, "CLIP image tower": clip.visual}.items():
         if isinstance(part, torch.nn.Module) and name != "CLIP":
             watch(part, "forward", name, ledger, memo)
-
-    def run():
-        ledger.clear()
-        model.class_logits(model(batch), model.encode_texts() if compares_texts(model) else None)
-
-    run()                                    # each part under a counter of its own ...
-    with FlopCounterMode(display=False) as rest:
-        run()                                # ... and remembered here, so that this counts the rest
+    for rest in (FlopCounterMode(display=False), FlopCounterMode(display=False)):
+        ledger.clear()                       # first each part counts for itself; then, remembered,
+        with rest:                           # parts cost nothing, and this counter gets the rest
+            text = model.encode_texts() if compares_texts(model) else None
+            model.class_logits(model(batch), text)
     ledger["similarity"] = rest.get_total_flops() / 2e9
     costs = {}
-    for name in [*ledger, *(name for name in model.parts() if name not in ledger)]:
-        part = model.parts().get(name, [])
+    for name in dict.fromkeys([*ledger, *parts]):
+        part = parts.get(name, [])
         params = list(part.parameters() if isinstance(part, torch.nn.Module) else part)
         costs[name] = {"gmacs": ledger.get(name, 0.0),
-                       "total_m": sum(p.numel() for p in params) / 1e6,
-                       "tunable_m": sum(p.numel() for p in params if p.requires_grad) / 1e6}
+                       "tunable_m": sum(p.numel() for p in params if p.requires_grad) / 1e6,
+                       "total_m": sum(p.numel() for p in params) / 1e6}
     return costs
 
 
 def cost_table(rows: dict) -> str:
-    """rows: name -> (config, Row or None) -> what `--costs` prints: a line each; one alone by
-    parts."""
+    """rows: name -> (config, Row or None) -> what `--costs` prints; a row alone also by parts."""
     lines = [["", *COLUMNS, "rest", "G MAC", "paper", "diff", "tuned M", "paper", "diff", "all M"]]
-    memo, parts = {}, [["part", "G MAC", "tunable M", "total M"]]
+    parts, three = [["part", "G MAC", "tuned M", "all M"]], ("gmacs", "tunable_m", "total_m")
+    memo, gap = {}, lambda ours, paper: ["-", "-"] if paper is None else [
+        str(paper), f"{ours - paper:+.1f}"]
     for name, (config, row) in rows.items():
         costs = count_costs(config, memo=memo)
-        G, tunable, everything = (sum(part[what] for part in costs.values())
-                                  for what in ("gmacs", "tunable_m", "total_m"))
+        G, tuned, everything = (sum(part[what] for part in costs.values()) for what in three)
         columns = [sum(costs[p]["gmacs"] for p in own if p in costs) for own in COLUMNS.values()]
-        paper = (None, TABLE1_M.get((config.model, config.backbone))) if row is None else (
-            row.gmacs, row.tunable_m) if config.backbone == "ViT-B/16" else (None, None)
-        line = [f"{x:.1f}" for x in (*columns, G - sum(columns), G)]
-        for ours, theirs, digits in ((G, paper[0], 1), (tunable, paper[1], 2)):
-            line += ([f"{ours:.{digits}f}"] if digits == 2 else []) + (
-                ["-", "-"] if theirs is None else [str(theirs), f"{ours - theirs:+.{digits}f}"])
-        lines.append([f"{name} ({row.what})" if row else name, *line, f"{everything:.1f}"])
-        parts += [[part, *(f"{c[what]:.3f}" for what in ("gmacs", "tunable_m", "total_m"))]
-                  for part, c in costs.items()]
+        paper = (None, TABLE1_M.get((config.model, config.backbone)))
+        if row:
+            paper = (row.gmacs, row.tunable_m) if config.backbone == "ViT-B/16" else (None, None)
+        lines.append([f"{name} ({row.what})" if row else name,
+                      *(f"{x:.1f}" for x in (*columns, G - sum(columns), G)), *gap(G, paper[0]),
+                      f"{tuned:.2f}", *gap(tuned, paper[1]), f"{everything:.1f}"])
+        parts += [[part, *(f"{c[what]:.3f}" for what in three)] for part, c in costs.items()]
     note = (f"G multiply-accumulates per clip, {config.backbone}, {config.image_size} px; text: "
             f"{len(dives())} prompts like Diving48's, cut at the longest, counted once")
     return "\n".join([*(table(parts) + [""] if len(rows) == 1 else []), *table(lines), note])
@@ -625,22 +575,15 @@ def cost_table(rows: dict) -> str:
 
 def table(lines: list[list[str]]) -> list[str]:
     """Rows of cells -> lines of text: first column to the left, the others to the right."""
-    wide = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
+    wide = [max(map(len, column)) for column in zip(*lines)]
     return ["  ".join([line[0].ljust(wide[0])] + [x.rjust(w) for x, w in zip(line[1:], wide[1:])])
             for line in lines]
 
 
 # ---- Checkpoints ---------------------------------------------------------------------------------
 
-def settings_for(cls, settings: dict):
-    """The config dataclass `cls` from a checkpoint's flat settings; JSON's lists become tuples."""
-    return cls(**{f.name: tuple(settings[f.name]) if isinstance(settings[f.name], list) else
-                  settings[f.name] for f in dataclasses.fields(cls) if f.name in settings})
-
-
 def find_checkpoint(row: str = "", out="out") -> Path:
-    """`last.pt`, the final weights, of the newest run under out/; of the newest that trained
-    `row`."""
+    """`last.pt`, the final weights, of the newest run under out/, or of the newest of `row`."""
     runs = sorted(Path(out).glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in runs:
         about = path.with_name("config.json")
@@ -648,34 +591,23 @@ def find_checkpoint(row: str = "", out="out") -> Path:
         if config.get("data") != "toy-stills" and row in ("", config.get("row")):
             return path
     flag = f" --row {row}" if row else ""
-    raise FileNotFoundError(f"no trained model{flag and f' of {row}'} under {out}/. Expected "
-                            f"{out}/<run>/last.pt. Train one: `python train.py{flag}`; or name a "
-                            "checkpoint with --ckpt PATH.")
-
-
-def load_checkpoint(path) -> dict:
-    """A checkpoint of train.py; a run folder stands for its last.pt."""
-    from train import read_checkpoint          # train.py imports this file
-    path = Path(path)
-    saved = read_checkpoint(path / "last.pt" if path.is_dir() else path)
-    if saved["config"].get("data") == "toy-stills":
-        raise ValueError(f"{path} is the pretraining of a CLIP, not an action model. Expected a "
-                         "checkpoint of pevl, vilp or aim. Choose another --ckpt.")
-    return saved
+    raise FileNotFoundError(f"no trained model{flag and f' of {row}'} under {out}/. Expected a "
+                            f"run's last.pt. Run `python train.py{flag}`, or name one with --ckpt.")
 
 
 def rebuild(saved: dict, clip_path: str = ""):
     """The trained model of a checkpoint, on the CPU, in evaluation mode. clip_path: where CLIP's
     weights lie now, if not where they lay in training."""
-    from train import fingerprint, load_trunk, reseed
-    config = settings_for(PeVLConfig, saved["config"])
-    config = dataclasses.replace(config, clip=clip_path or config.clip)
-    reseed(saved["config"].get("seed", 0))     # --clip random: the same random CLIP as in training
+    from train import fingerprint, load_trunk, reseed            # train.py imports this file
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in saved["config"].items()}
+    values["clip"] = clip_path or values["clip"]
+    config = PeVLConfig(**{f.name: values[f.name] for f in dataclasses.fields(PeVLConfig)
+                           if f.name in values})
+    reseed(values.get("seed", 0))              # --clip random: the same random CLIP as in training
     clip = load_trunk(config)
     if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
-        raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those that "
-                         "the checkpoint was trained on: their hashes differ. Expected the same file. "
-                         "Name it with --clip PATH.")
+        raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those of "
+                         "training: their hashes differ. Expected the same file. Give it: --clip.")
     model = build_model(config, clip, saved["texts"], saved["joints"])
     model.load_trainable_state(saved["model"])
     return model.eval()
@@ -683,17 +615,15 @@ def rebuild(saved: dict, clip_path: str = ""):
 
 def check_data(dataset, saved: dict) -> None:
     """The data set must be the checkpoint's: the same labels in the same order, as many joints."""
-    ours, theirs = list(dataset.labels), list(saved["labels"])
-    if ours != theirs:
-        pairs = itertools.zip_longest(ours, theirs, fillvalue="no label")
-        k, (here, there) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
-        raise ValueError(f"the data set has {len(ours)} labels, the checkpoint {len(theirs)}; number "
-                         f"{k} is {here!r} here and {there!r} there. Expected the labels it was "
-                         "trained on. Check --data, --root and --version.")
+    pairs = enumerate(itertools.zip_longest(dataset.labels, saved["labels"], fillvalue="no label"))
+    for k, (here, there) in pairs:
+        if here != there:
+            raise ValueError(f"the data set has {len(dataset.labels)} labels, the checkpoint "
+                             f"{len(saved['labels'])}; number {k} is {here!r} here and {there!r} "
+                             "there. Expected those of training. Check --data, --root, --version.")
     if len(dataset.joints) != saved["joints"]:
         raise ValueError(f"poses with {len(dataset.joints)} joints, and the checkpoint was trained "
-                         f"with {saved['joints']}. Expected the same joint set. Choose others: "
-                         "--poses DIR or --pose FILE.")
+                         f"with {saved['joints']}. Expected as many. Choose others: --poses.")
 
 
 # ---- One video -----------------------------------------------------------------------------------
@@ -719,22 +649,22 @@ def label_video(cfg: EvalConfig, one: VideoConfig, model, saved: dict, data_cfg,
     if not video.exists():
         raise FileNotFoundError(f"no video {video}. Expected a file FFmpeg reads. Check the path.")
     if uses_pose and not pose.exists():
-        raise FileNotFoundError(f"no pose clip {pose} for {video}. Expected the person's joints in "
-                                f"each frame. Make it with `python pose.py extract {video} --out "
-                                f"{video.parent}`, or name it with --pose FILE.npz.")
+        raise FileNotFoundError(f"no pose clip {pose} for {video}. Expected a person's joints. Run "
+                                f"`python pose.py extract {video} --out {video.parent}`, or name "
+                                "it with --pose.")
     data_cfg = dataclasses.replace(data_cfg, read_poses=uses_pose)
     dataset = OneClip(data_cfg, video, pose, saved, cfg.views)
     if uses_pose:
         check_data(dataset, saved)
     if error := dataset[0]["error"]:
-        raise ValueError(f"cannot read {error}. Expected a whole video and the pose clip that "
-                         "belongs to it. Fetch or convert them again.")
+        raise ValueError(f"cannot read {error}. Expected a whole video and its own pose clip. "
+                         "Fetch or convert them again.")
     answer = evaluate(model, dataset, 1, device, progress=False, probabilities=True)
-    share = answer["probabilities"][0]
-    best = rank_labels(torch.from_numpy(share)[None])[0][0, :one.topk].tolist()
-    for place, label in enumerate(best, 1):
-        print(f"{place:>3}. {100 * share[label]:5.1f} %  {saved['labels'][label]}")
-    said = f"{video.name}: {saved['labels'][best[0]]} ({100 * share[best[0]]:.0f} %)"
+    share = torch.from_numpy(answer["probabilities"])                                    # (1, K)
+    best = rank_labels(share)[0][0].tolist()
+    for place, label in enumerate(best[:one.topk], 1):
+        print(f"{place:>3}. {100 * share[0, label]:5.1f} %  {saved['labels'][label]}")
+    said = f"{video.name}: {saved['labels'][best[0]]} ({100 * share[0, best[0]]:.0f} %)"
     strip = strip_clip(model, dataset, 0, said, None, device)
     print(f"wrote {draw_strip([strip], Path(cfg.out or '.') / f'{video.stem}-strip.png')}")
 
@@ -759,9 +689,8 @@ class EvalConfig:
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 
     def __post_init__(self):
-        for name in ("views", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}. Expected at least 1. Raise it.")
+        if min(self.views, self.batch) < 1:
+            raise ValueError(f"--views {self.views} --batch {self.batch}. Expected 1 or more. Try 1")
 
 
 @dataclass(frozen=True)
@@ -773,14 +702,13 @@ class VideoConfig:
 
 
 def read_command(argv) -> tuple:
-    """argv -> EvalConfig, VideoConfig or PeVLConfig, DataConfig; and path and content of a
-    checkpoint.
+    """argv -> EvalConfig, VideoConfig or PeVLConfig, DataConfig, a checkpoint's path and content.
 
     --video and --pose are files here and switches of a model in training, so model flags are read
-    only after --costs or --model clip; otherwise the checkpoint has them."""
+    only after --costs, --model or --backbone; a checkpoint has its own."""
+    import train                                                 # train.py imports this file
     given, held = {word.split("=")[0] for word in argv}, {}
     modelled = bool(given & {"--costs", "--model", "--backbone"})
-    classes = (EvalConfig, PeVLConfig if modelled else VideoConfig, DataConfig)
 
     def presets(args):
         if args.row and args.row not in ROWS:
@@ -788,19 +716,22 @@ def read_command(argv) -> tuple:
         if args.costs:
             return ROWS[args.row].overrides if args.row else {}
         if modelled and args.model == "clip":
-            from train import presets as training
-            return training(args)
+            return train.presets(args)
         path = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
-        held.update(path=path, saved=load_checkpoint(path))
-        config = held["saved"]["config"]
+        saved = train.read_checkpoint(path / "last.pt" if path.is_dir() else path)
+        held.update(path=path, saved=saved)
+        config = saved["config"]
+        what = f"{path}, which is {config['model']} on {config['data']} and {config['backbone']}"
         if modelled:
-            raise ValueError(f"--model or --backbone beside {path}, which is {config['model']} on "
-                             f"{config['backbone']}. Expected model flags with --costs or --model "
-                             "clip alone, since a checkpoint has its own. Leave them out.")
-        wanted = [*(f.name for f in dataclasses.fields(DataConfig)), "precision"]
-        return {name: tuple(config[name]) if isinstance(config[name], list) else config[name]
-                for name in wanted if name in config}
+            raise ValueError(f"--model or --backbone beside {what}. Expected them with --costs or "
+                             "--model clip alone, since a checkpoint has its own. Leave them out.")
+        if config["data"] == "toy-stills":
+            raise ValueError(f"cannot evaluate {what}: CLIP's own pretraining. Expected pevl, vilp "
+                             "or aim on clips. Choose another --ckpt.")
+        wanted = ["precision", *(f.name for f in dataclasses.fields(DataConfig))]
+        return {name: config[name] for name in wanted if name in config}
 
+    classes = (EvalConfig, PeVLConfig if modelled else VideoConfig, DataConfig)
     return (*build_configs(argv, classes, presets, __doc__)[0], held)
 
 
@@ -816,17 +747,14 @@ def cost_rows(cfg: EvalConfig, model_cfg: PeVLConfig) -> dict:
 
 
 def report(result: dict, labels: list[str]) -> str:
-    """The figures of `evaluate` as text; of more than 60 labels, the twenty with the lowest
-    accuracy."""
+    """The figures of `evaluate` as text; of more than 60 labels, the twenty with the worst."""
     figures = {"top-1": "top1", "top-5": "top5", "mean over classes": "mean"}
     said = ["   ".join([f"{word} {100 * result[name]:.2f} %" for word, name in figures.items()]
                        + [f"{result['clips']} clips"])]
     alone = [f"{name[5:]} {100 * x:.2f} %" for name, x in result.items() if name[:5] == "top1/"]
-    if alone:
-        said.append("one similarity alone: " + ", ".join(alone))
+    said += ["one similarity alone: " + ", ".join(alone)] if alone else []
     rows = [k for k, accuracy in enumerate(result["per_class"]) if accuracy is not None]
-    if len(rows) > 60:
-        rows = sorted(rows, key=lambda k: result["per_class"][k])[:20]
+    rows = sorted(rows, key=lambda k: result["per_class"][k])[:20] if len(rows) > 60 else rows
     cells, others = [["label", "clips", "right %"]], ["most often taken for"]
     for k in rows:
         wrong = result["confusion"][k].clone()
@@ -848,42 +776,43 @@ def write_results(result: dict, model, dataset, cfg: EvalConfig, folder: Path, a
                   device) -> None:
     """JSON, confusion matrix, strips and, where asked for, probabilities, into `folder`."""
     name, labels = f"{cfg.eval_split}-{cfg.views}view", list(dataset.labels)
-    rows = result["predictions"]
     plain = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in result.items()
              if k != "probabilities"}
-    text = json.dumps({**about, "labels": labels, **plain})
+    with atomic(folder / f"eval-{name}.json") as part:
+        part.write_text(json.dumps({**about, "labels": labels, **plain}))
     title = (f"top-1 {100 * result['top1']:.1f} %, mean over classes {100 * result['mean']:.1f} %; "
              f"{result['clips']} clips, {cfg.eval_split} split")
-    written = [write_atomically(folder / f"eval-{name}.json", text.encode()),
-               draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title)]
+    draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title)
+    said = f"wrote into {folder}: eval-{name}.json, confusion-{name}.png"
     if "probabilities" in result:
-        data, columns = io.BytesIO(), {k: [row[k] for row in rows] for k in ("id", "label")}
-        np.savez_compressed(data, probabilities=result["probabilities"], labels=labels, **columns)
-        written.append(write_atomically(folder / f"probabilities-{name}.npz", data.getvalue()))
+        columns = {k: [row[k] for row in result["predictions"]] for k in ("id", "label")}
+        columns |= {"labels": labels, "probabilities": result["probabilities"]}
+        with atomic(folder / f"probabilities-{name}.npz") as part, open(part, "wb") as file:
+            np.savez_compressed(file, **columns)
+        said += f", probabilities-{name}.npz"
     if cfg.strips:
         strips = folder / f"strips-{cfg.eval_split}"
-        count = draw_strips(model, dataset, rows, strips, device, cfg.strips)
-        written.append(f"{count} strips in {strips}")
-    print("wrote " + ", ".join(map(str, written)))
+        number = draw_strips(model, dataset, result["predictions"], strips, device, cfg.strips)
+        said += f", {number} pictures in {strips.name}/"
+    print(said)
 
 
 def run(argv) -> dict | None:
     """The command line; the result of `evaluate`, or None where nothing is evaluated."""
     cfg, other, data_cfg, held = read_command(argv)
     if cfg.costs:
-        print(cost_table(cost_rows(cfg, other)))
-        return None
+        return print(cost_table(cost_rows(cfg, other)))
     from train import choose_precision, join_world, load_trunk, open_split
-    world, saved = join_world(cfg), held.get("saved")
+    world, model, saved = join_world(cfg), None, held.get("saved")
     precision = choose_precision(cfg, world.device)
     if saved:
         model = rebuild(saved, cfg.clip).to(world.device)
         if other.video:
             return label_video(cfg, other, model, saved, data_cfg, world.device)
-        dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
+    dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
+    if saved:
         check_data(dataset, saved)
     else:
-        dataset = open_split(data_cfg, cfg.eval_split, False, cfg.views)
         model = build_model(other, load_trunk(other), dataset.texts, len(dataset.joints))
         model = model.to(world.device)
     result = evaluate(model, dataset, cfg.batch, world.device, data_cfg.workers, precision,
@@ -891,10 +820,11 @@ def run(argv) -> dict | None:
     if world.rank == 0:
         path = held.get("path", Path("out") / f"{data_cfg.data}-clip")
         folder = Path(cfg.out) if cfg.out else path.parent if path.suffix else path
-        about = {"checkpoint": str(path), "data": data_cfg.data, "split": cfg.eval_split,
+        about = {"checkpoint": str(path), "model": model.config.model,
+                 "backbone": model.config.backbone, "data": data_cfg.data, "split": cfg.eval_split,
                  "views": cfg.views}
-        print(f"{path}: {model.config.model}, {model.config.backbone}, on {data_cfg.data}, "
-              f"{cfg.eval_split} split, {cfg.views} view(s)\n{report(result, dataset.labels)}")
+        print(", ".join(f"{name} {value}" for name, value in about.items()))
+        print(report(result, dataset.labels))
         write_results(result, model, dataset, cfg, folder, about, world.device)
     return result
 

@@ -265,13 +265,15 @@ def test_long_texts_keep_both_ends():
     assert short.startswith("Forw") and short.endswith("form") and ev.text_width(short, 14) <= 200
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    ev.write_atomically(tmp_path / "a" / "x.json", b"old")
+def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
+    image = Image.new("RGB", (4, 4), "white")
+    ev.save_png(image, tmp_path / "a" / "x.png")
+    old = (tmp_path / "a" / "x.png").read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError):
-        ev.write_atomically(tmp_path / "a" / "x.json", b"new")
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
-    assert (tmp_path / "a" / "x.json").read_bytes() == b"old"
+        ev.save_png(image.resize((9, 9)), tmp_path / "a" / "x.png")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]
+    assert (tmp_path / "a" / "x.png").read_bytes() == old
 
 
 # ---- Costs --------------------------------------------------------------------------------------------------
@@ -420,7 +422,7 @@ def test_one_video_in_label_out(trained, tmp_path, capsys):
 def test_clip_needs_no_checkpoint(trained, tmp_path, capsys):
     assert ev.main(["--model", "clip", "--backbone", "tiny", "--data", "diving48", "--root", str(trained.root), "--out",
                     str(tmp_path), *SMALL]) == 0
-    assert "clip, tiny, on diving48" in capsys.readouterr().out and evaluated(tmp_path)["clips"] == 5
+    assert "model clip, backbone tiny, data diving48" in capsys.readouterr().out and evaluated(tmp_path)["clips"] == 5
 
 
 def changed_checkpoint(trained, path, **changes):
@@ -451,7 +453,7 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "torn.pt").write_bytes((trained.run / "last.pt").read_bytes()[:5000])
     assert "torn" in error("--ckpt", "torn.pt")
     run = str(trained.run)
-    assert "which is pevl on tiny" in error("--ckpt", run, "--backbone", "ViT-B/16")
+    assert "which is pevl on diving48 and tiny" in error("--ckpt", run, "--backbone", "ViT-B/16")
     assert "--views 0" in error("--ckpt", run, "--views", "0")
     assert "--views" in error("--ckpt", run, "--veiws", "3")
     assert "table '3'" in error("--costs", "--table", "3")
@@ -460,7 +462,7 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     hashed = changed_checkpoint(trained, tmp_path / "b" / "last.pt", clip="0" * 64)
     assert "their hashes differ" in error("--ckpt", hashed)
     stills = changed_checkpoint(trained, tmp_path / "c" / "last.pt", config={"data": "toy-stills"})
-    assert "pretraining of a CLIP" in error("--ckpt", stills)
+    assert "CLIP's own pretraining" in error("--ckpt", stills)
     widened = changed_checkpoint(trained, tmp_path / "d" / "last.pt", config={"adapter_ratio": 1.0})
     assert "does not fit this model" in error("--ckpt", widened)
 
