@@ -1,0 +1,99 @@
+"""The README's promises: its map names what exists, its commands parse, its paper figures are the paper's."""
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import data
+import pevl
+from clip_model import BACKBONES
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.M | re.S)
+COMMANDS = sorted({line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()
+                   if re.match(r"(python|torchrun) ", line)})
+
+
+def functions_of(name):
+    tree = ast.parse((ROOT / "tests" / name).read_text("utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def maps():
+    """(function names, test name) of every row of the README's map and of pevl.py's own."""
+    for line in README.splitlines():
+        if found := re.match(r"\| [^|]+\| [^|]*\| (`[^|]+`) \| `(test_\w+)` \|", line):
+            yield re.findall(r"`([^`]+)`", found[1]), found[2]
+    for line in pevl.__doc__.splitlines():
+        if found := re.match(r"[^|]+\|[^|]+\|([^|]+)\|\s*(test_\w+)", line):
+            yield [name.strip() for name in found[1].split(",")], found[2]
+
+
+def test_maps_name_what_exists():
+    rows, known = list(maps()), functions_of("test_pevl.py")
+    assert len(rows) >= 16
+    for names, test in rows:
+        assert test in known, test
+        for name in names:
+            place = pevl
+            for part in name.split("."):
+                place = getattr(place, part)
+
+
+def test_ledger_rows_and_marks_agree():
+    """Every D-number of the code has a row, and the rows count up."""
+    rows = [int(n) for n in re.findall(r"^\| D(\d+) \|", README, re.M)]
+    assert rows == list(range(1, len(rows) + 1)) and rows
+    for file in ("pevl.py", "clip_model.py", "pose.py", "data.py", "train.py", "eval.py"):
+        for mark in re.findall(r"\bD(\d+)\b", (ROOT / file).read_text("utf-8")):
+            assert int(mark) in rows, f"{file}: D{mark}"
+
+
+@pytest.fixture(scope="module")
+def helps():
+    """Script (and subcommand) -> its --help."""
+    scripts = {"train.py": [], "eval.py": [], "data.py": [], "pose.py extract": ["extract"], "pose.py import": ["import"],
+               "tests/bench.py": []}
+    jobs = {name: subprocess.Popen([sys.executable, name.split()[0], *more, "--help"], cwd=ROOT, text=True,
+                                   stdout=subprocess.PIPE) for name, more in scripts.items()}
+    return {name: job.communicate()[0] for name, job in jobs.items()}
+
+
+def test_commands_use_flags_that_exist(helps):
+    assert len(COMMANDS) >= 10
+    for command in COMMANDS:
+        words = command.split()
+        script = next((word for word in words if word.endswith(".py")), None)
+        if script is None:
+            continue
+        key = f"{script} {words[words.index(script) + 1]}" if script == "pose.py" else script
+        for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", " ".join(words[words.index(script):])):
+            assert re.search(rf"{flag}\b", helps[key]), f"{command}: {flag}"
+        for name in re.findall(r"--data (\S+)", command):
+            assert name == "NAME" or name in data.DATASETS, command
+        for name in re.findall(r"--backbone (\S+)", command):
+            assert name in BACKBONES, command
+        for name in re.findall(r"--row (\S+)", command):
+            assert name in pevl.ROWS, command
+
+
+def test_pictures_are_there():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 1000, path
+
+
+def test_paper_figures_are_the_papers():
+    """Typed once more, from Tables 1 to 3 and 7 of the paper."""
+    for line in ("| Diving48 | top-1 | 91.9 | 92.5 | not run |", "| Gym99 | top-1 / mean | 96.5 / 91.6 | 97.0 / 91.8 | not run |",
+                 "| Gym288 | top-1 / mean | 90.5 / 63.9 | 91.8 / 64.0 | not run |", "| HAA500 | top-1 | 84.3 | 84.7 | not run |",
+                 "| Toyota-Smarthome | mean | 73.3 | 73.8 | not run |"):
+        assert line in README
+    rows = {"v": (275, 7, 62.9), "p": (108, 11, 82.6), "v+p": (393, 22, 86.2), "v+t": (364, 13, 65.1), "p+t": (197, 17, 83.8),
+            "v+p+t": (482, 28, 87.3), "pevl": (510, 32, 91.9)}
+    for name, figures in rows.items():
+        row = pevl.ROWS[f"table7/{name}"]
+        assert (row.gmacs, row.tunable_m, row.top1) == figures
