@@ -67,7 +67,6 @@ class PeVLConfig:
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
     pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
-    paraphrase: Annotated[float, "CLIP pretraining: weight of wordings of one text; ours"] = 0.0
     tune: Annotated[Literal["adapters", "all"], "train what is new, or CLIP as well"] = "adapters"
     gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
@@ -381,7 +380,7 @@ def semantic_guided_loss(logits, labels, discrepancy):
 
 # ---- Sec. 3.4: prediction, Eq. (7) ---------------------------------------------------------------
 def predict(logits, views=1):
-    """Eq. (7): softmax over the texts of the mean over views: (B * views, K) -> (B, K)."""
+    """Eq. (7): softmax over the texts of the mean over views, (B * views, K) -> (B, K) (D19)."""
     return logits.unflatten(0, (-1, views)).mean(1).softmax(-1)
 
 # ---- What all systems share ----------------------------------------------------------------------
@@ -409,7 +408,6 @@ class ActionModel(nn.Module):
     (B, T, J), 0 = missing, label (B,) int64."""
     PARTS = {}  # name in the tables of parameters and costs -> attribute; None where it is off
     TRUNK = ("CLIP", "pose image")  # the parts with CLIP's own weights
-    ADAPTED = ("video tower", "text tower")  # CLIP's input; joints are new to CLIP, so is P's tower
     def __init__(self, config, clip, texts, joints=17):
         super().__init__()
         self.config, self.clip, self.classes = config, clip, len(texts)
@@ -433,7 +431,7 @@ class ActionModel(nn.Module):
         groups = []
         for name, part in self.parts().items():
             params = [p for p in part.parameters() if p.requires_grad]
-            kind = "trunk" if name in self.TRUNK else "adapter" if name in self.ADAPTED else "new"
+            kind = "trunk" if name in self.TRUNK else "adapter" if name.endswith("tower") else "new"
             groups += [{"name": name, "params": params, "kind": kind}] if params else []
         return groups
     def trainable_state(self):
@@ -681,25 +679,16 @@ class CLIPModel(ActionModel):
         if "tokens" in batch:
             features["sentence"] = self.clip.encode_text(batch["tokens"])[0]
             features |= {name: batch[name] for name in ("attributes", "mentions")}
-        if "wordings" in batch and self.config.paraphrase:  # (B, 2, W), facts (B, A): what they say
-            wordings = self.clip.encode_text(batch["wordings"].flatten(0, 1))[0]
-            features |= {"facts": batch["facts"], "wordings": wordings.unflatten(0, (-1, 2))}
         return features
-    def logits(self, a, b):
-        return inverse_tau(self.clip.logit_scale) * cosine(a, b)
-    def losses(self, features):
-        """L_t: each caption that is true of an image in all it names is a positive of it. L_text:
-        two wordings of the same facts; pictures alone cannot keep texts apart, Eq. (5) needs it."""
+    def loss(self, features):
+        """Contrast in which each caption that is true of an image in all it names is a positive."""
         a, mentions = features["attributes"], features["mentions"]
         true = ((a[:, None] == a[None]) | ~mentions[None]).all(-1).float()      # (image, caption)
-        losses = {"L_t": two_way_kl(self.logits(features["image"], features["sentence"]), true)}
-        if "wordings" in features:
-            same = (features["facts"][:, None] == features["facts"][None]).all(-1).float()
-            losses["L_text"] = two_way_kl(self.logits(*features["wordings"].unbind(1)), same)
-        return {"total": losses["L_t"] + self.config.paraphrase * losses.get("L_text", 0), **losses}
+        logits = self.class_logits(features, {"sentences": features["sentence"]})["all"]
+        return two_way_kl(logits, true)
     def class_logits(self, features, text=None):
         sentences = (text or self.encode_texts())["sentences"]
-        return {"all": self.logits(features["image"], sentences)}
+        return {"all": inverse_tau(self.clip.logit_scale) * cosine(features["image"], sentences)}
 
 def build_model(config, clip: CLIP, texts, joints=17):
     """The system that `config` names on this CLIP, for K prompts `texts` and J joints."""
