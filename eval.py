@@ -690,7 +690,8 @@ class EvalConfig:
 
     def __post_init__(self):
         if min(self.views, self.batch) < 1:
-            raise ValueError(f"--views {self.views} --batch {self.batch}. Expected 1 or more. Try 1")
+            raise ValueError(f"--views {self.views} --batch {self.batch}. Expected at least 1. "
+                             "Raise them.")
 
 
 @dataclass(frozen=True)
