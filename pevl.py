@@ -67,6 +67,7 @@ class PeVLConfig:
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
     pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
+    paraphrase: Annotated[float, "CLIP pretraining: weight of wordings of one text; ours"] = 0.0
     tune: Annotated[Literal["adapters", "all"], "train what is new, or CLIP as well"] = "adapters"
     gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
@@ -335,8 +336,7 @@ def frame_word_similarity(pose_frames, words, word_mask, tau=0.01):
     -> (B, K) in [-1, 1]; 0 for a text without words."""
     (B, T, e), (K, W) = pose_frames.shape, word_mask.shape
     check_shape(words, "K W e", K=K, W=W, e=e)
-    A = cosine(pose_frames.flatten(0, 1), words.flatten(0, 1))                  # (B T, K W)
-    A = A.view(B, T, K, W).transpose(1, 2)                                      # (B, K, T, W)
+    A = cosine(pose_frames.flatten(0, 1), words.flatten(0, 1)).view(B, T, K, W).transpose(1, 2)
     per_word = attend(A, tau, dim=2)                                            # c (B, K, W)
     per_frame = attend(A, tau, dim=3, mask=word_mask[:, None])                  # r (B, K, T)
     return (attend(per_word, tau, 2, word_mask) + attend(per_frame, tau, 2)) / 2  # (B, K)
@@ -407,7 +407,7 @@ class ActionModel(nn.Module):
     "all" first. batch: frames (B, Tv, 3, S, S) in 0..255, keypoints (B, T, J, 2) in [-1, 1], scores
     (B, T, J), 0 = missing, label (B,) int64."""
     PARTS = {}  # name in the tables of parameters and costs -> attribute; None where it is off
-    TRUNK = ("CLIP", "pose image")  # the parts with CLIP's own weights
+    TRUNK, ADAPTED = ("CLIP", "pose image"), ("video tower", "text tower")  # joints are new to CLIP
     def __init__(self, config, clip, texts, joints=17):
         super().__init__()
         self.config, self.clip, self.classes = config, clip, len(texts)
@@ -431,7 +431,7 @@ class ActionModel(nn.Module):
         groups = []
         for name, part in self.parts().items():
             params = [p for p in part.parameters() if p.requires_grad]
-            kind = "trunk" if name in self.TRUNK else "adapter" if name.endswith("tower") else "new"
+            kind = "trunk" if name in self.TRUNK else "adapter" if name in self.ADAPTED else "new"
             groups += [{"name": name, "params": params, "kind": kind}] if params else []
         return groups
     def trainable_state(self):
@@ -478,7 +478,6 @@ class PeVL(ActionModel):
             with torch.no_grad():  # of the frozen tower: texts in training drift together (D13)
                 D = text_discrepancy(clip.encode_text(self.tokens)[0])          # (K, K)
             self.register_buffer("discrepancy", D * c.sgl, persistent=False)    # 0: all alike
-
     def forward(self, batch):
         """-> label, video (B, e), pose_frames (B, T, e), pose (B, e), and of Eq. (3) video_before
         and pose_before (B, e): those whose towers and refinements are on."""
@@ -501,17 +500,14 @@ class PeVL(ActionModel):
         if "pose" in self.refine_scale:
             features["pose_before"] = read_pose(z_p).mean(1)
         return features
-
     def mask(self, batch, joint_weights):
         """M of Eq. (1) at the video frames: (B, Tv, N)."""
         pose = joint_weights, batch["keypoints"], batch["scores"]
         return patch_weight(*(x[:, self.video_index] for x in pose), self.clip.visual.grid)
-
     def concatenated(self, features):
         """[V; P] through one projection: (B, e), or (B, K) without text (D22)."""
         found = [features[name] for name in ("video", "pose") if name in features]
         return self.projection(torch.cat(found, dim=-1))
-
     def similarities(self, features, text):
         """Eq. (4): name -> (B, U) in [-1, 1]; `text` from encode_texts."""
         if self.projection:
@@ -521,7 +517,6 @@ class PeVL(ActionModel):
                  "fw": lambda: frame_word_similarity(features["pose_frames"], text["words"],
                                                      text["word_mask"], self.config.tau_fw)}
         return {name: terms[name]() for name in self.sim}
-
     def losses(self, features):
         """Sec. 3.4: named scalars, total = L_t + lambda_R L_R (+ own_loss L_own: D15)."""
         labels, c, losses = features["label"], self.config, {}
@@ -540,7 +535,6 @@ class PeVL(ActionModel):
                                 for n, s in self.refine_scale.items())
         weights = {"L_t": 1.0, "L_R": c.lambda_r, "L_own": c.own_loss}
         return {"total": sum(weights[name] * loss for name, loss in losses.items()), **losses}
-
     def class_logits(self, features, text=None):
         """name -> (B, K), sim / tau with all texts: "all" predicts, then each similarity alone."""
         if not self.config.text:
@@ -548,7 +542,6 @@ class PeVL(ActionModel):
         sims = self.similarities(features, text or self.encode_texts())
         sims = {"all": sum(sims.values()) / len(sims), **(sims if len(sims) > 1 else {})}
         return {name: inverse_tau(self.logit_scale) * sim for name, sim in sims.items()}
-
     @torch.no_grad()
     def attention_maps(self, batch):
         """For pictures, name -> (B, Tv, N): M; the class token's attention before and after P2V."""
@@ -649,9 +642,8 @@ class AIM(ActionModel):
         self.video = VideoTower(config, clip.config, frames=config.video_frames)
         self.head = nn.Linear(clip.config.vision_width, self.classes)
     def forward(self, batch):
-        trunk = self.clip.visual
-        z, _ = self.video(normalise(batch["frames"]), trunk)                    # (B, Tv, Nv, d)
-        return {"label": batch["label"], "video": trunk.ln_post(z[:, :, 0]).mean(1)}   # (B, d)
+        z, _ = self.video(normalise(batch["frames"]), self.clip.visual)         # (B, Tv, Nv, d)
+        return {"label": batch["label"], "video": self.clip.visual.ln_post(z[:, :, 0]).mean(1)}
     def class_logits(self, features, text=None):
         return {"all": self.head(F.dropout(features["video"], 0.5, self.training))}
     def load_published(self, state):
@@ -679,16 +671,24 @@ class CLIPModel(ActionModel):
         if "tokens" in batch:
             features["sentence"] = self.clip.encode_text(batch["tokens"])[0]
             features |= {name: batch[name] for name in ("attributes", "mentions")}
+        if "wordings" in batch and self.config.paraphrase:  # (B, 2, W), facts (B, A): what they say
+            wordings = self.clip.encode_text(batch["wordings"].flatten(0, 1))[0]
+            features |= {"facts": batch["facts"], "wordings": wordings.unflatten(0, (-1, 2))}
         return features
-    def loss(self, features):
-        """Contrast in which each caption that is true of an image in all it names is a positive."""
+    def logits(self, a, b):
+        return inverse_tau(self.clip.logit_scale) * cosine(a, b)
+    def losses(self, features):
+        """L_t: each caption that is true of an image in all it names is a positive of it. L_text:
+        two wordings of the same facts; pictures alone cannot keep texts apart, Eq. (5) needs it."""
         a, mentions = features["attributes"], features["mentions"]
         true = ((a[:, None] == a[None]) | ~mentions[None]).all(-1).float()      # (image, caption)
-        logits = self.class_logits(features, {"sentences": features["sentence"]})["all"]
-        return two_way_kl(logits, true)
+        losses = {"L_t": two_way_kl(self.logits(features["image"], features["sentence"]), true)}
+        if "wordings" in features:
+            same = (features["facts"][:, None] == features["facts"][None]).all(-1).float()
+            losses["L_text"] = two_way_kl(self.logits(*features["wordings"].unbind(1)), same)
+        return {"total": losses["L_t"] + self.config.paraphrase * losses.get("L_text", 0), **losses}
     def class_logits(self, features, text=None):
-        sentences = (text or self.encode_texts())["sentences"]
-        return {"all": inverse_tau(self.clip.logit_scale) * cosine(features["image"], sentences)}
+        return {"all": self.logits(features["image"], (text or self.encode_texts())["sentences"])}
 
 def build_model(config, clip: CLIP, texts, joints=17):
     """The system that `config` names on this CLIP, for K prompts `texts` and J joints."""
