@@ -279,7 +279,7 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
 # ---- Costs --------------------------------------------------------------------------------------------------
 
 def test_costs_of_the_paper():
-    """The figures that fix our reading of Sec. 3.1, counted by running the model (DESIGN: 108, 202.1, 281, 303)."""
+    """The figures that fix our reading of Sec. 3.1, counted by running the model (108, 202.1, 281, 303 G)."""
     memo = {}
     cost = lambda **changes: ev.count_costs(pevl.PeVLConfig(**changes), memo=memo)
     full = cost()
