@@ -130,7 +130,7 @@ def train(full):
 def toy(full):
     """The parts of a toy step, per clip."""
     fields = PeVLConfig.__dataclass_fields__
-    preset = {k: v for k, v in PRESETS["toy"].items() if k in fields}
+    preset = {k: v for k, v in PRESETS["toy"].items() if k in fields and k != "backbone"}
     model = model_of("tiny", 16, **preset)
     B = PRESETS["toy"].get("batch", 32)
     batch = {**batch_of(model.config, B), "label": torch.arange(B) % 16}
