@@ -482,8 +482,12 @@ def stick_figure(rng, size=(96, 80)):
     return np.asarray(pose.draw_skeleton(ground, joints, np.ones(17), COCO)), joints
 
 
-def overfit(frames, steps, size=(128, 96)):
-    """Train a narrow HRNet on a few frames through the file's own crop, target, flip and decode."""
+def overfit(frames, steps, settled, size=(128, 96)):
+    """Train a narrow HRNet on a few frames through the file's own crop, target and decode.
+
+    Its 17 maps are sums of 8, so that they cannot all be the targets; weight on the peaks lets each
+    be highest in the right place. settled: read with the running statistics of batch norm, which
+    need more steps. -> share of joints within a tenth of the torso."""
     rng = np.random.default_rng(0)
     images, joints = zip(*[stick_figure(rng) for _ in range(frames)])
     boxes = torch.tensor(
@@ -506,20 +510,24 @@ def overfit(frames, steps, size=(128, 96)):
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * (1 - step / steps)
-        loss = (model(crops) - target).pow(2).mean()
+            group["lr"] = 3e-3 * min(1, 2 * (1 - step / steps))
+        loss = ((model(crops) - target).pow(2) * (1 + 10 * target)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found, scores = pose.predict(model.eval(), images, boxes, flip=False)
+    found, scores = pose.predict(model.train(not settled), images, boxes, flip=False)
     joints = np.array(joints)
     torso = np.linalg.norm(joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1), axis=-1)
     return (np.linalg.norm(found - joints, axis=-1) < 0.1 * torso[:, None]).mean()
 
 
+def test_narrow_hrnet_begins_to_learn_stick_figures():
+    assert overfit(frames=1, steps=14, settled=False) >= 0.6
+
+
 @pytest.mark.slow
 def test_narrow_hrnet_learns_stick_figures():
-    assert overfit(frames=4, steps=150) >= 0.9
+    assert overfit(frames=4, steps=90, settled=True) >= 0.9
 
 
 # ------------------------------------------------------------ boxes, tracks
@@ -601,7 +609,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows([("clip", "frame", "x0", "y0", "x1", "y1"), *rows])
     found = {}
-    for batch in (1, 2, 16):
+    for batch in (1, 2):
         found[batch] = pose.extract(
             clip, "hrnet", weights=str(tiny_weights), boxes=str(table), batch=batch
         )
@@ -1124,7 +1132,7 @@ print((peak() - before) * 1024)
 
 def test_import_needs_less_than_twice_the_pickle(tmp_path):
     rng = np.random.default_rng(0)
-    clips = [annotation(f"c{i}", [[]], T=40000) for i in range(8)]  # 4 MB each
+    clips = [annotation(f"c{i}", [[]], T=25000) for i in range(8)]  # 2.5 MB each
     for clip in clips:
         clip["keypoint"][:] = rng.random((1, 1, 17, 2)) * 100
         clip["keypoint_score"][:] = 0.5
@@ -1139,4 +1147,4 @@ def test_import_needs_less_than_twice_the_pickle(tmp_path):
         text=True,
     )
     assert int(made.stdout.split()[-1]) < 2 * file.stat().st_size
-    assert len(tree(tmp_path / "p")) == 8 and file.stat().st_size > 30e6
+    assert len(tree(tmp_path / "p")) == 8 and file.stat().st_size > 20e6
