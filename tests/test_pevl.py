@@ -550,14 +550,24 @@ def test_sizes_at_vit_b_16_are_those_of_table_7():
     assert millions(aim) == 10.69
 
 
-def test_the_map_in_the_docstring_is_true():
-    rows = [line.split("|") for line in pevl.__doc__.splitlines() if line.count("|") == 3][1:]
-    assert len(rows) == 10
-    for _, _, here, test in rows:
-        assert test.strip() in globals()
-        for name in here.replace(" ", "").split(","):
-            owner, _, attribute = name.partition(".")
-            assert hasattr(getattr(pevl, owner), attribute or "__doc__"), name
+def test_pose_tokens_by_formula():
+    model, batch = stir(model_of()), batch_of(B=2)
+    tower, trunk = model.pose.eval(), model.clip.visual
+    linear, x = tower.coordinates, torch.zeros(2, 4, 6, 16)
+    for b in range(2):
+        for t in range(4):
+            x[b, t, 0] = trunk.class_embedding + trunk.positional_embedding[0]
+            for j in range(5):
+                seen = batch["scores"][b, t, j] > 0
+                x[b, t, 1 + j] = tower.joint[j] + (linear(batch["keypoints"][b, t, j]) if seen
+                                                   else tower.missing)
+            x[b, t] += tower.temporal_embedding[t, 0]
+    x = trunk.ln_pre(x)
+    for ours, frozen in zip(tower.blocks, trunk.transformer.resblocks):
+        x, weights = ours(x, frozen, need_weights=True)
+    tokens, joint_weights = tower(batch["keypoints"], batch["scores"], trunk)
+    close(tokens, x, 1e-5)
+    close(joint_weights, weights[:, :, 1:], 1e-5)    # the class token's own share is out
 
 
 def test_pose_tower_starts_without_time_and_adapters_open_it():
@@ -631,6 +641,16 @@ def test_every_trained_parameter_is_in_one_group():
         model = model_of(**overrides)
         grouped = [id(p) for g in model.parameter_groups() for p in g["params"]]
         assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_kinds_of_parameters():
+    kinds = lambda **more: {g["name"]: g["kind"] for g in model_of(**more).parameter_groups()}
+    new = dict.fromkeys(("pose tower", "P2V", "V2P", "temperatures"), "new")
+    assert kinds() == {"video tower": "adapter", "text tower": "adapter", **new}
+    assert kinds(tune="all")["CLIP"] == "trunk"
+    assert kinds(model="vilp") == {"CLIP": "trunk", "pose image": "trunk", "temperatures": "new",
+                                   "temporal transformer": "new"}
+    assert kinds(model="aim") == {"video tower": "adapter", "head": "new"}
 
 
 def test_discrepancy_comes_from_the_frozen_tower():
@@ -749,6 +769,11 @@ def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
     row, column = divmod(int(picture.argmax()), 20)
     x, y = ((n + 0.5) / 20 * 2 - 1 for n in (column, row))
     assert abs(x - 0.5) <= 0.1 and abs(y + 0.3) <= 0.1
+    tower = model_of(pose_input="heatmaps", video=False).pose    # Table 9: 7 x 7 patches
+    with torch.no_grad():
+        tower.patches.weight.zero_()[:, 0] = 1.0                 # tokens count what joint 0 draws
+        drawn = (tower.embed(batch["keypoints"], batch["scores"]) - tower.position)[0, 0, :, 0]
+    assert divmod(int(drawn.argmax()), 7) == (2, 5)    # x 0.5 is 5.25 patches, y -0.3 2.45
 
 
 def test_aim_starts_as_clip_and_time_mixes_time_only():
@@ -796,9 +821,24 @@ def loop_kl(logits, truth):
     return total / len(logits) / 2
 
 
+def test_temporal_transformer_by_formula():
+    mixer, frames = pevl.TemporalTransformer(8, 2, 3).double(), randn(0, 2, 3, 8)
+    norm = lambda x, ln: F.layer_norm(x, (8,), ln.weight, ln.bias, eps=1e-12)
+    x = frames + mixer.position
+    for layer in mixer.layers.layers:
+        y = norm(x, layer.norm1)
+        x = x + layer.self_attn(y, y, y)[0]
+        hidden = layer.linear1(norm(x, layer.norm2))
+        x = x + layer.linear2(hidden * torch.sigmoid(1.702 * hidden))
+    close(mixer(frames), frames + x)
+    assert len(mixer.layers.layers) == 6
+    with torch.no_grad():
+        close(mixer.eval()(frames), frames + x)
+
+
 def test_vilp_loss_matches_loops():
     model = stir(model_of(model="vilp"), std=0.05)
-    batch = {**batch_of(), "label": torch.tensor([2, 0, 2])}
+    batch = {**batch_of(), "label": torch.tensor([2, 0, 0])}
     features, labels = model(batch), batch["label"]
     logits = model.class_logits(features)["all"][:, labels]                     # all K texts
     truth = torch.exp(10.0 * (labels[:, None] == labels[None]))
