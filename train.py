@@ -58,7 +58,7 @@ class TrainConfig:
     batch: Annotated[int, "clips of a step, over all processes; they are contrasted (ours)"] = 32
     accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same result"] = 1
     lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)"] = 8e-6
-    new_lr: Annotated[float, "factor on lr for new modules; try 10 if the loss stands (D11)"] = 1.0
+    new_lr: Annotated[float, "factor on lr for new modules; try 10 if the loss stands (D16)"] = 1.0
     trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)"] = 0.1
     weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)"] = 0.05
     warmup: Annotated[float, "epochs of linear warm-up before the cosine (Sec. 4.1: 3)"] = 3.0
