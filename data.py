@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import csv
 import difflib
+import gc
 import json
 import math
 import os
@@ -283,7 +284,7 @@ def read_k400(root, cfg, split):
     files = {name.rpartition("/")[2]: path for name, path in files.items()}
     by_id, raw, clips = {name[:11]: path for name, path in files.items()}, f"{root}/raw/", []
     for label, video, start, end in rows:
-        name = f"{video}_{start:06d}_{end:06d}"
+        name = "%s_%06d_%06d" % (video, start, end)           # a hot loop: quicker than an f-string
         path = files.get(name) or by_id.get(video) or f"{root}/{split}/{name}.mp4"
         span = (start, end) if path.startswith(raw) else ()
         clips.append(Clip(name, path, number[label], *span))
@@ -334,8 +335,7 @@ def read_custom(root, cfg, split):
             name, unit = os.path.splitext(row["path"])[0], "f" if any(e[2] for e in edges) else "s"
             cut = "" if (start, end) == (0, math.inf) else f"_{row['start']}_{row['end']}"
             video, pose = str(path.parent / row["path"]), os.path.basename(name)
-            clip = Clip(name + cut, video, row["label"], start, end, unit, pose)
-            clips[row["split"]].append(clip)
+            clips[row["split"]] += [Clip(name + cut, video, row["label"], start, end, unit, pose)]
     labels = sorted({clip.label for part in clips.values() for clip in part})
     if not clips[split] and split != "train":
         split = {"val": "test", "test": "val"}[split]
@@ -522,8 +522,7 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
 
     A field becomes `--its-name` (a boolean also `--no-its-name`) with doc and default in --help;
     fields of equal name share a flag. `extra(parser)` adds arguments that are no settings. The
-    command line wins over presets(namespace) -> {field: value}, which wins over the defaults.
-    """
+    command line wins over presets(namespace) -> {field: value}, which wins over the defaults."""
     parser, defaults = Parser(description=description, allow_abbrev=False,
                               formatter_class=argparse.RawDescriptionHelpFormatter), {}
     if extra:
@@ -625,8 +624,7 @@ def decode(path, pick, plan, clip=Clip("", "", 0), threads=1):
     pick(instants (n,), seconds from the clip's first frame) -> indices of the wanted frames, in any
     order, repeats allowed; plan(H, W) -> (h, w), the size that a frame is converted to. Packets are
     read without decoding them, so that all times are known; a wanted frame then costs the reference
-    frames since its key frame, and one conversion that resizes as well.
-    """
+    frames since its key frame, and one conversion that resizes as well."""
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise ValueError("there is no video in it")
@@ -668,8 +666,7 @@ def nested(T, Tv):
 def sample_instants(instants, draws):
     """One moment in each of T equal parts of a clip; draws (T,) in [0, 1): where in its part.
 
-    A frame stands for half a frame around its instant, so the first and the last one count in full.
-    """
+    A frame stands for half a frame around its instant, so the first and last count in full."""
     T, length = len(draws), instants[-1] - instants[0]
     gap = length / max(len(instants) - 1, 1)
     return instants[0] - gap / 2 + (np.arange(T) + draws) / T * (length + gap)
@@ -751,8 +748,7 @@ class Clips(torch.utils.data.Dataset):
     beyond when outside; scores float32 (T, J), 0 = missing; label, index int64; broken bool; error
     str. With train=False the first three have a leading axis of `views` crops. Everything random is
     drawn from (seed, epoch, index). A broken clip is replaced by one of its class in training; in
-    evaluation it is black and without joints, to be counted as wrong.
-    """
+    evaluation it is black and without joints, to be counted as wrong."""
 
     def __init__(self, cfg, split, train, views=1):
         if cfg.data == "toy":
@@ -761,7 +757,11 @@ class Clips(torch.utils.data.Dataset):
         self.split = cfg.own_split(split)
         if split == "val" and self.split == cfg.own_split("test"):
             print(f"note: {cfg.data} has no third split; {self.split} serves for validation too.")
-        self.labels, self.clips = cfg.entry.read(cfg.folder, cfg, self.split)
+        gc.disable()                              # it would search a growing index again and again
+        try:
+            self.labels, self.clips = cfg.entry.read(cfg.folder, cfg, self.split)
+        finally:
+            gc.enable()
         if not self.clips:
             raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected one "
                              f"or more. Run `python data.py check {cfg.data} --root {cfg.folder}`.")
@@ -859,12 +859,12 @@ class Clips(torch.utils.data.Dataset):
                 "scores": scores.astype(np.float32)}
         return {name: torch.from_numpy(x[0] if self.train else x) for name, x in item.items()}
 
+
 def tie(pose, clip, instants, joints):
     """-> the rows (n,) of a pose file that belong to a clip, and their seconds on its clock.
 
     instants: those of the frames, None when no video was read. Known times must cover the clip;
-    unknown ones are spread evenly, with a row for every frame or every second, third or fourth.
-    """
+    unknown ones are spread evenly, with a row for every frame or every second, third or fourth."""
     if pose.joints != joints:
         raise ValueError(f"joints {pose.joints[:3]}..., the first pose file has {joints[:3]}...")
     clock = pose.clock(np.arange(len(pose.times)) if instants is None else instants)
@@ -892,9 +892,10 @@ class ToyStills(torch.utils.data.Dataset):
     """Captioned stills of the toy benchmark, drawn on demand: the tiny CLIP is pretrained on them.
 
     An item: frames uint8 (1, 3, S, S); caption str; attributes (A,) int64, -1 = cannot be told;
-    mentions (A,) bool, what the caption speaks of; with `tokenize` also tokens. Item n + epoch *
-    len(self) is new in every epoch of training; other splits hold stills that training never shows.
-    """
+    mentions (A,) bool, what the caption speaks of; index int64; facts (5,) int64, 0 = not said, of
+    a label of its own. With `tokenize` also tokens (W,), the caption, and, for --paraphrase,
+    wordings (2, W): the facts as labels say them, and otherwise. Item n + epoch * len(self) is new
+    in every epoch of training; other splits hold stills that training never shows."""
 
     def __init__(self, cfg, split, tokenize=None):
         self.cfg, self.split, self.tokenize, self.metrics = cfg, split, tokenize, cfg.entry.metrics
@@ -924,8 +925,7 @@ class ToyStills(torch.utils.data.Dataset):
         item = {"frames": image, "attributes": toy_vector(attributes) - 1, "mentions": mentions,
                 "index": np.array(int(number) % self.length)}
         *wordings, item["facts"] = toy_paraphrase(rng)
-        item = {name: torch.from_numpy(value) for name, value in item.items()}
-        item["caption"] = caption
+        item = {name: torch.from_numpy(x) for name, x in item.items()} | {"caption": caption}
         if self.tokenize:
             item["tokens"] = self.tokenize(caption)
             item["wordings"] = torch.stack([self.tokenize(text) for text in wordings])

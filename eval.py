@@ -101,9 +101,10 @@ def autocast(device, precision: str):
 
 
 def quiet_worker(_) -> None:
-    """A loader's worker leaves Ctrl-C and Slurm's SIGTERM to the main process, which ends it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """A loader's worker leaves Ctrl-C and Slurm's SIGTERM to the main process, which ends it when
+    the step is saved; a minute after a SIGTERM it ends by itself, so that no exit waits for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
 
 
 def compares_texts(model) -> bool:
@@ -517,7 +518,7 @@ def count_costs(config, joints: int = 17, memo: dict | None = None) -> dict:
 
     The model itself runs one clip on the meta device (no weights, no memory, no arithmetic) under
     torch's flop counter; a multiply-accumulate is two of its operations. The texts count once, as
-    if for this clip, though an evaluation encodes them once for all clips."""
+    if for this clip, though an evaluation encodes them once for all clips (D26)."""
     memo, ledger, T = {} if memo is None else memo, {}, config.pose_frames
     shape = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
     with Blank(), torch.device("meta"):

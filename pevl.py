@@ -18,7 +18,7 @@ Axes: B clips, T pose frames, Tv video frames, N patches, Nv = 1 + N tokens of a
 first), J joints, W text tokens, K classes, U labels in a batch, d width, e embedding, h heads.
 Names: the paper's F is `pose_frames`, S is `sentences` or `sim`, M is `patch_weight`; P2V is also
 called P2V-R, pose-guided or pose-adapted there; UCMR is P2V, V2P and Eq. (3), SGMC is Eqs. (4) to
-(6). D1 to D25: the README's ledger of readings and departures.
+(6). D1 to D26: the README's ledger of readings and departures.
 """
 import copy
 import math
@@ -62,7 +62,7 @@ class PeVLConfig:
     fusion: Annotated[Literal["similarities", "concat"], "the terms of Eq. (4), or one similarity "
                       "of concatenated clip features (Table 4)"] = "similarities"
     sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
-    tau_fw: Annotated[float, "temperature inside sim_fw; a tiny backbone needs 0.1 (D10)"] = 0.01
+    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 (D10)"] = 0.01
     sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
@@ -628,7 +628,8 @@ class ViLP(ActionModel):
         v, p, raw = features["frames"], features.get("pose"), self.config.gate_raw
         if self.head:
             return {"all": self.head(gate(v, p, raw).mean(1))}
-        sim = pose_guided_concept_spotting(v, p, **(text or self.encode_texts()), raw=raw)
+        sim = pose_guided_concept_spotting(v, p, **(text or self.encode_texts()), raw=raw,
+                                           tau=self.config.tau_fw)
         return {"all": inverse_tau(self.logit_scale) * sim}
 
 # ---- AIM (ICLR 2023), the paper's main rival and the source of its adapters ----------------------

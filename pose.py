@@ -10,8 +10,7 @@ PyTorch or an off-the-shelf extractor behind the same wrapper, and converts publ
 
 Letters: T frames of a clip, J joints, M persons, (H, W) the frame; in HRNet N crops, (h, w) a crop
 or a heatmap. A joint is (x, y) in pixels, (0, 0) the centre of the top left one; score 0: it is not
-there. A box is x0, y0, x1, y1. Launch: `python pose.py extract VIDEO_OR_DIR --out poses/`, and
-`python pose.py import pyskl FILE --out poses/`."""
+there. A box is x0, y0, x1, y1. Launch: `python pose.py extract|import ... --out poses/`."""
 import argparse
 import csv
 import difflib
@@ -24,7 +23,7 @@ import re
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -81,6 +80,9 @@ def to_coco17(keypoints, scores, joints):
 
 # ---------------------------------------------------------------------------- pose files
 REMAKE = "Make it: `python pose.py extract|import ... --overwrite`."
+class BrokenClip(ValueError):
+    """A fault of one clip: it is listed, and the run goes on."""
+
 @dataclass
 class PoseClip:
     """One person through one clip, as it lies in `<clip id>.npz`."""
@@ -104,15 +106,15 @@ class PoseClip:
     def check(self, where):
         """Raise a ValueError that names `where` unless the arrays keep the promises above."""
         T, J = self.scores.shape if self.scores.ndim == 2 else (0, 0)
-        t, finite = self.times, np.isfinite(self.keypoints).all() and np.isfinite(self.scores).all()
-        clock = np.isnan(t).all() or (np.isfinite(t).all() and (np.diff(t) >= 0).all())
-        sized = len(self.size) == 2 and min(self.size) > 0 and len(self.joints) == J
-        if not (T and self.keypoints.shape == (T, J, 2) and finite and (self.scores >= 0).all()
-                and t.shape == (T,) and clock and sized):
-            raise ValueError(
-                f"bad pose clip {where}: keypoints {self.keypoints.shape}, scores "
-                f"{self.scores.shape}, times {t.shape}, size {self.size}, J {len(self.joints)}."
-                f" Expected (T, J, 2), (T, J) >= 0, ascending (T,) or NaN, (H, W), J. {REMAKE}")
+        t, xy, score = self.times, self.keypoints, self.scores
+        if not (xy.shape == (T, J, 2) and t.shape == (T,) and T > 0 and len(self.joints) == J
+                and len(self.size) == 2 and min(self.size) > 0 and np.isfinite(xy).all()
+                and np.isfinite(score).all() and (score >= 0).all()
+                and (np.isnan(t).all() or np.isfinite(t).all() and (np.diff(t) >= 0).all())):
+            raise BrokenClip(
+                f"bad pose clip {where}: keypoints {xy.shape} scores {score.shape} times {t.shape} "
+                f"size {self.size}, J {len(self.joints)}. Expected finite (T, J, 2), (T, J) >= 0, "
+                f"(T,) ascending or all NaN, (H, W), J. {REMAKE}")
         return self
 
 def read_pose(path):
@@ -159,7 +161,7 @@ def gaussian_heatmaps(keypoints, scores, size, sigma):
     keypoints = torch.as_tensor(keypoints, dtype=torch.float32)
     seen = torch.as_tensor(scores, device=keypoints.device)[..., None] > 0
     falls = []                                    # separable: columns (..., J, W), rows (..., J, H)
-    for axis, length in ((0, size[1]), (1, size[0])):
+    for axis, length in enumerate(size[::-1]):
         away = torch.arange(length, device=keypoints.device) - keypoints[..., axis, None]
         falls.append(torch.where(seen, torch.exp(-away ** 2 / (2 * sigma ** 2)), 0.0))
     return falls[1][..., :, None] * falls[0][..., None, :]
@@ -193,9 +195,10 @@ class Residual(nn.Module):
     def __init__(self, c_in, c_mid, c_out, kernels):
         super().__init__()
         self.depth, widths = len(kernels), [c_in] + [c_mid] * (len(kernels) - 1) + [c_out]
-        for i, kernel in enumerate(kernels):
-            for name, layer in zip(("conv", "bn"), conv_bn(widths[i], widths[i + 1], kernel)):
-                self.add_module(f"{name}{i + 1}", layer)
+        for i, kernel in enumerate(kernels, 1):
+            conv, bn, _ = conv_bn(widths[i - 1], widths[i], kernel)
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"bn{i}", bn)
         self.downsample = nn.Identity() if c_in == c_out else conv_bn(c_in, c_out, 1, relu=False)
     def forward(self, x):
         y = x
@@ -288,14 +291,12 @@ class Inert:
 
 def read_checkpoint(path):
     """Tensors are read, no code is run: mmpose keeps objects of other classes beside them."""
-    load = partial(torch.load, path, map_location="cpu", weights_only=True)
     try:
-        try:
-            return load()
-        except pickle.UnpicklingError:
+        names = []
+        with suppress(ValueError):                # files from before PyTorch 1.6 have no list
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-            with torch.serialization.safe_globals([(Inert, name) for name in names]):
-                return load()
+        with torch.serialization.safe_globals([(Inert, name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"cannot read {path}: {error}. Expected weights. Fetch them.") from error
 
@@ -313,10 +314,8 @@ def load_hrnet(name_or_path, input_size=None):
     for key, value in (found.get("state_dict", found) if isinstance(found, dict) else {}).items():
         if not key.startswith("data_preprocessor."):
             state[re.sub(r"^(module\.)?(backbone\.|keypoint_head\.|head\.)?", "", key)] = value
-    if "final_layer.weight" not in state:
-        raise ValueError(f"{path} has no final_layer.weight (ImageNet's weights find no joints). "
-                         f"Expected pose weights. Take one of {known}.")
-    model = HRNet(*reversed(state["final_layer.weight"].shape[:2]))
+    final = state.get("final_layer.weight", torch.empty(17, 32))      # ImageNet's weights have none
+    model = HRNet(*reversed(final.shape[:2]))
     wanted = model.state_dict()                   # older files have no counters; nothing reads them
     state = {key: torch.tensor(0) for key in wanted if key.endswith("_tracked")} | state
     have, need = ({key: tuple(x.shape) for key, x in part.items()} for part in (state, wanted))
@@ -324,7 +323,7 @@ def load_hrnet(name_or_path, input_size=None):
               for key in sorted(have | need) if have.get(key) != need.get(key)]
     if faults:
         raise ValueError(f"{path}: {len(faults)} keys do not fit: {'; '.join(faults[:8])}. "
-                         f"Expected a whole HRNet. Take one of {known}.")
+                         f"Expected HRNet's weights for poses. Take one of {known}.")
     model.load_state_dict(state)
     said = re.search(r"(\d{3})x(\d{3})", path.name)
     model.input_size = input_size or (tuple(map(int, said.groups())) if said else (256, 192))
@@ -454,8 +453,8 @@ def _extra(module, package):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"no module {module}. Expected the optional package {package}. Run `pip "
-                         f"install '{package}'`.") from error
+        raise ValueError(f"cannot import {module}: {error}. Expected the optional package "
+                         f"{package}. Run `pip install '{package}'`.") from error
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):
     """The paper's extractor: one box per frame, the person's; who that is, is decided before."""
@@ -540,8 +539,6 @@ def mediapipe_pose(frames, **options):
 EXTRACTORS = {"hrnet": (hrnet, "coco17"), "mediapipe": (mediapipe_pose, "coco17")}
 
 # ---------------------------------------------------------------------------- video -> pose clip
-class BrokenClip(ValueError):
-    """A fault of one clip: it is listed, and the run goes on."""
 class Video:
     """The frames of a file, upright, one at a time, as often as asked; then `size` and `times`."""
     def __init__(self, path):
@@ -572,9 +569,9 @@ def extract(video, extractor="hrnet", **options):
         raise ValueError(f"no extractor {extractor!r}. Expected {' or '.join(EXTRACTORS)}. Add "
                          "another one to pose.EXTRACTORS.")
     frames, (find, joints) = Video(video), EXTRACTORS[extractor]
-    keypoints, scores = find(frames, **options)
+    found = find(frames, **options)
     names = JOINT_SETS[joints].names
-    return PoseClip(keypoints, scores, frames.size, frames.times, names, extractor).check(video)
+    return PoseClip(*found, frames.size, frames.times, names, extractor).check(video)
 
 def write_overlay(path, video, clip):
     """The video with the skeleton drawn on it: h264 in mp4, at most 720 pixels on a side."""
@@ -639,7 +636,7 @@ def _annotations(path, *wanted):
                          "`import k400` for the index of Kinetics, `import pyskl` for the others.")
     yield len(found)
     while found:
-        yield found.pop(0)
+        yield found.pop()
 
 def clip_id(name):
     """The name that data.py looks for: no folder, no ending, FineGym's ids spelled in full."""
@@ -666,13 +663,14 @@ def import_k400(path, keypoints):
     """Kinetics: an index, and the rows (x, y, score) of all persons in pickles of their own.
     frame_inds counts from 1, in steps. A clip is called frame_dir, the video's 11 characters."""
     annotations = _annotations(path, "frame_inds", "total_frames", "frame_dir", "img_shape")
+    load = lru_cache(1)(load_plain)
     if not keypoints or not (files := Path(keypoints)).exists():
         raise FileNotFoundError(f"no file or folder {keypoints!r}. Expected the kpfiles of {path}. "
                                 "Give --keypoints.")
 
     def make(item):
         file = files / Path(item.get("raw_file", "")).name if files.is_dir() else files
-        rows = _cached(load_plain, file).get(name := item["frame_dir"])
+        rows = load(file).get(name := item["frame_dir"])
         if rows is None:
             raise BrokenClip(f"{file} has no {name}. Expected its keypoints. Fetch it again.")
         at = np.asarray(item["frame_inds"]).astype(int).ravel() - 1        # frame of each row
@@ -680,13 +678,13 @@ def import_k400(path, keypoints):
         first = at[0] % step if len(at) else 0
         at = (at - first) // step                                          # row of the pose clip
         person = np.arange(len(at)) - np.searchsorted(at, at)              # 0, 1, ... in each frame
-        T = -(-(int(item["total_frames"]) - first) // step)
+        T = max(at.max(initial=0) + 1, -(-(int(item["total_frames"]) - first) // step))
         people = np.zeros((person.max(initial=-1) + 1, T, 17, 3), np.float32)
         people[person, at] = rows["keypoint"]
         return public_clip(people[..., :2], people[..., 2], item["img_shape"])
 
     yield next(annotations)
-    for item in annotations:
+    for item in sorted(annotations, key=lambda item: item.get("raw_file", "")):   # each file once
         yield clip_id(item["frame_dir"]), partial(make, item)
 
 def import_smarthome(path, keypoints):
@@ -730,7 +728,7 @@ def run_jobs(jobs, total, out, overwrite):
             broken.append(f"\n  {name}: {error}")
         seen, now = done + skipped + len(broken), time.time()
         if now - shown > (0.5 if live else 30) or seen == total:
-            shown, spent = now, now - begin
+            shown, spent = now, now - begin + 1e-9
             left = spent / (seen - skipped) * (total - seen) / 60
             print(f"{seen}/{total} clips  {frames / spent:.1f} frames/s  {left:.1f} min left  "
                   f"{len(broken)} broken ", file=sys.stderr, end="\r" if live else "\n")

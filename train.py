@@ -2,6 +2,7 @@
 
     python train.py                                 toy benchmark, made first: minutes on two cores
     python train.py --row table5/no-p2v             a row of the paper's tables (--list-rows)
+    python train.py --lab table5 --seeds 3          all rows of one, on the toy benchmark
     python train.py --data diving48 --root DIR --backbone ViT-B/16       one GPU, as in Sec. 4.1
     torchrun --nproc_per_node 8 train.py --data diving48 --root DIR --backbone ViT-B/16    8 GPUs
     python train.py --model clip --data toy-stills --export assets/tiny-clip.pt   the tiny backbone
@@ -18,6 +19,7 @@ rank, part), in a sample of (seed, epoch, sample), so no generator has a state t
 bit for bit on the same machine, with as many threads and processes. B: clips of the global batch;
 features: dicts of tensors with a leading B.
 """
+import csv
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -42,7 +44,8 @@ from torch.utils.data import DataLoader
 
 from clip_model import BACKBONES, CLIP, Attention, load_clip, tokenize, unknown_name
 from data import Clips, DataConfig, ToyStills, build_configs
-from eval import EvalConfig, autocast, draw_curves, evaluate, quiet_worker, report, write_results
+from eval import (EvalConfig, autocast, draw_bars, draw_curves, evaluate, quiet_worker, report,
+                  write_results)
 from pevl import ROWS, PeVLConfig, build_model
 from pose import atomic
 
@@ -82,8 +85,9 @@ TINY = dict(backbone="tiny", image_size=80, tau_fw=0.1)      # at 0.01 a tiny mo
 PRESETS = {   # by --data, else by --model: changed defaults, with the reason or the source
     "toy": TINY | dict(pose_frames=32, video_frames=4,      # all frames; the apparatus stands still
                        adapter_ratio=1.0, drop_path=0.0,    # 96 / 4 is too narrow; nothing overfits
-                       batch=16, epochs=4, warmup=0.5,      # many short steps: minutes on two cores
+                       batch=16, epochs=2, warmup=0.5,      # many short steps: minutes on two cores
                        lr=1e-3, new_lr=4.0, crop_area=0.8,  # the pose tower has the most to learn
+                       flip=False,                          # its cameras stand on one side
                        own_loss=0.5),                       # else sim_vs and sim_fw idle (D15)
     "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
                               video_frames=1, lr=2e-3, warmup=0.25, batch=128, clip_grad=1.0,
@@ -524,7 +528,8 @@ def load_trunk(model_cfg):
     """The CLIP to adapt, with its weights; --clip random: without, for its own pretraining."""
     if model_cfg.clip == "random":
         return CLIP(BACKBONES[model_cfg.backbone])
-    return load_clip(model_cfg.clip or model_cfg.backbone, model_cfg.image_size)
+    wanted = model_cfg.backbone
+    return load_clip(model_cfg.clip or wanted, model_cfg.image_size, backbone=wanted)
 
 def choose_precision(cfg, device):
     """bf16 by itself only where it is native; on CPUs it is emulated, hundreds of times slower."""
@@ -713,18 +718,86 @@ def finish(run, data_cfg):
                       run.world.device)
     return metrics
 
+# ---- The toy lab ---------------------------------------------------------------------------------
+
+def lab(args, argv):
+    """--lab: trains every row of a table with every seed; mean and spread beside the paper's top-1.
+
+    Rows of one model share its runs, other tables' included. What is done is not done again, and a
+    run that was cut goes on. Seeds are the outer loop: a first view of all rows comes early."""
+    table, folder, model = args.lab, Path(args.out or "out/lab"), lambda row: repr(row.overrides)
+    rows = [name for name in ROWS if name.split("/")[0] == table]
+    if not rows:
+        raise unknown_name("table", table, sorted({name.split("/")[0] for name in ROWS}))
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}. Expected 1 or more. Give 3 for a spread.")
+    first = {model(row): name for name, row in reversed(ROWS.items())}  # row -> first of its model
+    plan = [(name, seed) for seed in range(args.seeds) for name in rows]
+    found, spent = {name: [] for name in rows}, []
+    for i, (name, seed) in enumerate(plan):
+        shared, start = first[model(ROWS[name])], time.monotonic()
+        out = folder / shared.replace("/", "-") / f"seed{seed}"
+        flags = ["--row", shared, "--seed", str(seed), "--out", str(out)]
+        configs, _ = settings([*argv, *flags])
+        metrics = finished(out, configs)
+        if metrics is None:
+            left = f", about {np.mean(spent) * (len(plan) - i) / 60:.0f} min left" if spent else ""
+            print(f"\nlab: {name} seed {seed}, run {i + 1} of {len(plan)}{left}", flush=True)
+            metrics = train(*configs)
+            spent.append(time.monotonic() - start)
+        found[name].append(100 * metrics["top1"])
+        write_lab(folder, table, found)
+    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
+
+def finished(out, configs):
+    """Test metrics of the run in `out` if it is complete and has these settings, else None."""
+    with suppress(OSError, ValueError, KeyError):
+        had = json.loads((out / "config.json").read_text())["config"]
+        want = {k: v for c in configs for k, v in dataclasses.asdict(c).items() if k not in FREE}
+        if {k: had[k] for k in want} == json.loads(json.dumps(want)):
+            return next(iter(Log(out, False).rows("test")[-1:]), None)
+
+def write_lab(folder, table, found):
+    """found: row -> top-1 of its seeds, % -> <table>.csv, .md and .png, atomically."""
+    rows = [(name.split("/")[1], ROWS[name].what, ROWS[name].top1, np.mean(x),
+             np.std(x, ddof=1) if len(x) > 1 else None, x) for name, x in found.items() if x]
+    text = lambda mean, spread=None: f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
+    order = lambda by: " > ".join(r[0] for r in sorted(rows, key=lambda r: -(r[by] or 0)))
+    lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | each seed |",
+             "|---|---|---|---|---|"]
+    lines += [f"| `{name}` | {what} | {paper} | {text(mean, spread)} | {' '.join(map(text, x))} |"
+              for name, what, paper, mean, spread, x in rows]
+    lines += ["", f"Order of the paper: {order(2)}.  ", f"Order here: {order(3)}.", ""]
+    with atomic(folder / f"{table}.md") as part:
+        part.write_text("\n".join(lines))
+    with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
+        csv.writer(file).writerows([("row", "what", "paper", "mean", "std", "seeds"), *(
+            (*row[:5], " ".join(map(str, row[5]))) for row in rows)])
+    draw_bars([(name, mean, spread, paper) for name, _, paper, mean, spread, _ in rows],
+              folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
+
 # ---- Command line --------------------------------------------------------------------------------
 
+def settings(argv):
+    """Command line -> (TrainConfig, DataConfig, PeVLConfig), namespace."""
+    def extra(parser):
+        parser.add_argument("--list-rows", action="store_true", help="print all rows, train none")
+        parser.add_argument("--lab", default="", metavar="TABLE", help="train all rows of a table, "
+                            "as table5, one after the other, and compare; --out: out/lab")
+        parser.add_argument("--seeds", type=int, default=3, help="of --lab: 0 to N - 1 (3)")
+    return build_configs(argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
+
 def main(argv=None):
-    extra = lambda parser: parser.add_argument("--list-rows", action="store_true", help="print all")
-    (cfg, data_cfg, model_cfg), args = build_configs(
-        argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
+    argv = sys.argv[1:] if argv is None else argv
+    configs, args = settings(argv)
     try:
         for name, row in ROWS.items() if args.list_rows else ():
             flags = ", ".join(f"{k}={v}" for k, v in row.overrides.items()) or "nothing"
             print(f"{name:<22} paper {row.top1 or '-':>5}  {row.what} ({flags})")
-        if not args.list_rows:
-            train(cfg, data_cfg, model_cfg)
+        if args.lab:
+            lab(args, argv)
+        elif not args.list_rows:
+            train(*configs)
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as reason:

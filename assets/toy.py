@@ -20,6 +20,7 @@ World axes: x from the board's tip over the water, y up from the board, z toward
 body heights, seconds, radians (in tables degrees); on the screen pixels, x to the right, y down.
 """
 import colorsys
+import functools
 import hashlib
 import io
 import itertools
@@ -42,7 +43,7 @@ MOTIONS = ("Forward 25som NoTwis PIKE", "Forward 15som 1Twis FREE", "Back 25som 
 TURNS = {"NoTwis": 0.0, "1Twis": 1.0, "15Twis": 1.5, "15som": 1.5, "25som": 2.5}
 TOY_CLASSES = tuple((*m.split(), on) for m in MOTIONS for on in ("Springboard", "Platform"))
 TOY_SETTINGS = {
-    "version": 1, "seed": 0, "train": 1760, "val": 240, "test": 320,  # version: of the pictures
+    "version": 2, "seed": 0, "train": 1760, "val": 240, "test": 320,  # version: of the pictures
     "width": 128, "height": 96, "frames": 32, "fps": 16, "crf": 20,   # below: body heights, shares
     "joint_noise": .012, "joint_drop": .04, "joint_jump": .02, "side_swap": .04, "frame_drop": .01}
 PEOPLE = {"train": (0, 600), "val": (600, 700), "test": (700, 860)}   # identities of each split
@@ -116,9 +117,10 @@ def spin(x, ramp=0.2):
 
 # ------------------------------------------------------------------------------- a performance
 class Dive:
-    """One performance of class `label`; diver, scene and camera are the numbers of identities."""
+    """One performance of class `label`; diver, scene and camera are the numbers of identities.
+    Cameras stand on one side of the pool, as in a broadcast, or (still pictures) on either."""
 
-    def __init__(self, label, seed, diver, scene, camera):
+    def __init__(self, label, seed, diver, scene, camera, either_side=False):
         self.takeoff, somersaults, twists, self.position, self.apparatus = TOY_CLASSES[label]
         self.seed, rng = seed, generator(MOTION, *seed)
         self.faces = 1 if self.takeoff in ("Forward", "Reverse") else -1    # the water or the board
@@ -127,7 +129,7 @@ class Dive:
         self.t_off, self.speed, self.t_air = rng.uniform((.5, .9, .92), (.66, 1.15, 1.12))
         self.height, self.vx = rng.uniform((1.7, .65), (2.5, .95))          # board; flight
         self.choreograph(rng)
-        self.film(generator(CAMERA, camera), side=rng.integers(2))
+        self.film(generator(CAMERA, camera), side=rng.integers(2) if either_side else 0)
         self.dress(generator(DIVER, diver))
         self.build(generator(SCENE, scene))
         self.drops = generator(DROPS, *seed).random((34, 4)).tolist()
@@ -255,6 +257,7 @@ class Dive:
 
 
 # ------------------------------------------------------------------------------- its picture
+@functools.lru_cache(1024)                        # a clip has some 200 shades, a frame each of them
 def shade(rgb, gain=1.0):
     """A colour, made lighter or darker, as Pillow takes it."""
     return tuple(min(int(x * gain), 255) for x in rgb)
@@ -515,7 +518,7 @@ def toy_still(seed):
     """A frame of a performance that is in no clip: (96, 128, 3) uint8, attributes (name -> value).
     Two in five show the start, two in five the position. Evaluation: TOY_HELD_OUT_STILLS and on."""
     rng = generator(STILL, seed)
-    dive = Dive(int(rng.integers(len(TOY_CLASSES))), (STILL, seed), *[STILLS + seed] * 3)
+    dive = Dive(int(rng.integers(len(TOY_CLASSES))), (STILL, seed), *[STILLS + seed] * 3, True)
     start, fall = (0, dive.t_off + .22), (dive.t_off, 1.95)
     t = rng.uniform(*(start, start, dive.hold, dive.hold, fall)[rng.integers(5)])
     (centre,), (points,) = dive.seen(np.array([t]))

@@ -2,13 +2,14 @@
 
 train   share of the machine's matmul rate that PeVL reaches at ViT-B/16, forward and forward + backward; time per clip of
         each part at the toy size; evaluation with 48 and with 500 classes; kept activations with and without
-        checkpointing
+        checkpointing; share of a step of train.py that waits for clips, at the toy and at 340x256 sizes
 data    clips per second of decode + augment against decoding every frame (and decord, torchcodec when installed)
 pose    frames per second of HRNet-W32, share of the time in the network
 Figures of one machine: they belong in a table with its name, never in a timed test.
 """
 import argparse
 import csv
+import json
 import math
 import os
 import random
@@ -125,6 +126,7 @@ def train(full):
     line("evaluation per clip and view, 48 classes", f"{evaluation[48]:.3f} s",
          f"500 classes: {evaluation[500] / evaluation[48]:.3f} of it, texts encoded once")
     toy(full)
+    waits(full)
 
 
 def toy(full):
@@ -151,6 +153,41 @@ def toy(full):
     for name, s in seconds.items():
         line(f"toy, {name}, per clip of a batch of {B}", f"{s / B * 1e3:.2f} ms", f"{s / whole:.0%} of a step")
     line("toy, whole step (forward, losses, backward), per clip", f"{whole / B * 1e3:.2f} ms")
+
+
+def waits(full):
+    """What a step of train.py waits for its clips: real files, the default workers, the whole loop."""
+    preset = [f"--{'no-' * (value is False)}{key.replace('_', '-')}" + f"={value}" * (not isinstance(value, bool))
+              for key, value in PRESETS["toy"].items()]
+    with tempfile.TemporaryDirectory() as folder:
+        toy_clips, large_clips = Path(folder, "toy"), Path(folder, "340x256")
+        data.make_toy(toy_clips, {"train": 320, "val": 4, "test": 4}, progress=lambda *_: None)
+        wait("toy clips, toy preset", 3, "diving48", toy_clips, *preset)
+        names = [f"clip{k}" for k in range(10 if full else 4)]               # the first one is for evaluation
+        rows = [f"{name}.mp4,dive {k},{'train' if k else 'test'}" for k, name in enumerate(names)]
+        for name in names:
+            (large_clips / "poses").mkdir(parents=True, exist_ok=True)
+            write_video(large_clips / f"{name}.mp4", 340, 256)
+            joints = np.random.default_rng(0).uniform(0, 256, (FRAMES, 17, 2))
+            poses.write_pose(large_clips / "poses" / f"{name}.npz", joints, np.ones((FRAMES, 17)), (256, 340),
+                             np.arange(FRAMES) / 30, data.JOINT_SETS["coco17"].names)
+        (large_clips / "clips.csv").write_text("\n".join(["path,label,split", *rows]))
+        wait("340x256 clips of 300 frames, ViT-B/16, batch 1", 1, "custom", large_clips,
+             "--backbone", "ViT-B/16", "--clip", "random", "--batch", "1")
+
+
+def wait(name, skip, dataset, root, *flags):
+    """One epoch of train.py; the first `skip` steps, which wait for the workers to start, are left out."""
+    script, out = Path(data.__file__).with_name("train.py"), root / "run"
+    command = [sys.executable, script, "--data", dataset, "--root", root, "--out", out, *flags]
+    done = subprocess.run([*map(str, command), "--epochs", "1", "--log-every", "1"], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    rows = [(row["data_s"], row["step_s"]) for row in rows if row["kind"] == "step"][skip:]
+    waited, worked = np.mean(rows, axis=0)
+    line(f"data wait, {name}", f"{waited / (waited + worked):.2%}",
+         f"{1e3 * waited:.1f} ms beside {worked:.2f} s, {len(rows)} steps; goal under 2 %")
 
 
 # ---- data: every decoder does the same job, 16 random frames and one crop, one thread each --------------------------

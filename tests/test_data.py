@@ -1,5 +1,6 @@
 """data.py: every data set's official files in small, decoding against decode-everything, joints that
 stay on their pixel, faults, and the command line."""
+import dataclasses
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import av
@@ -17,7 +19,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import data
+import train
 from data import Clip, Clips, DataConfig, build_configs
+from eval import evaluate, report
 from pose import JOINT_SETS, write_pose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,6 +275,33 @@ def test_gym288_keeps_classes_of_equal_text_apart(tree):
     assert dataset.texts[2] == "(BB) salto backward tucked, a video of gymnastic action"
 
 
+class Undecided(torch.nn.Module):
+    """Gives every label the same score, but for rounding that differs from label to label."""
+    config = SimpleNamespace(text=True, model="pevl")
+
+    def encode_texts(self):
+        return "encoded"
+
+    def forward(self, batch):
+        return batch["label"]
+
+    def class_logits(self, label, text):
+        return {"all": torch.tensor([0.0, 1, 1 + 1e-6, 0]).repeat(len(label), 1)}
+
+
+def test_gym288_ties_go_to_the_lower_label_and_are_counted(tree):
+    cfg = tree("gym288", read_poses=False)
+    dataset = Clips(cfg, "test", False)                            # one clip, of the higher of two equal labels
+    result = evaluate(Undecided(), dataset, 1, "cpu", progress=False)
+    assert result["predictions"][0]["predicted"] == 1 and result["ties"] == 1 and result["top1"] == 0
+    assert result["top5"] == 1 and result["mean"] == 0             # of the one label that has clips
+    lines = report(result, dataset.labels)
+    assert "1 clips were tied" in lines
+    os.unlink(dataset.clips[0].path)
+    result = evaluate(Undecided(), dataset, 1, "cpu", progress=False)
+    assert result["ties"] == 0 and result["errors"] == [GYM_IDS[2]]       # a clip that is not read ties nothing
+
+
 @pytest.mark.parametrize("lists", [True, False])
 def test_reads_haa500(tree, lists):
     cfg = tree("haa500")
@@ -300,6 +331,22 @@ def test_reads_smarthome(tree):
     assert len(cfg.entry.read(cfg.folder, cfg, "test")[0]) == 31
     cfg = tree("smarthome", protocol="cv1")
     assert len(cfg.entry.read(cfg.folder, cfg, "test")[0]) == 19
+
+
+def test_smarthome_protocols(tmp_path):
+    """Which subjects and cameras are where, typed once more."""
+    for subject in range(1, 26):
+        text(tmp_path, f"mp4/Walk_p{subject:02d}_r00_v00_c0{subject % 7 + 1}.mp4", "")
+
+    def found(protocol, split, what):
+        cfg = DataConfig(data="smarthome", root=str(tmp_path), protocol=protocol)
+        return sorted({int(clip.id[what]) for clip in cfg.entry.read(tmp_path, cfg, split)[1]})
+    subject, camera = slice(6, 8), slice(-1, None)
+    trained = [3, 4, 6, 7, 9, 12, 13, 15, 17, 19, 25]
+    assert found("cs", "train", subject) == trained
+    assert found("cs", "test", subject) == sorted({*range(1, 26)} - {*trained})
+    assert [found("cv1", split, camera) for split in ("train", "val", "test")] == [[1], [5], [2]]
+    assert [found("cv2", split, camera) for split in ("train", "val", "test")] == [[1, 3, 4, 6, 7], [5], [2]]
 
 
 def test_reads_k400(tree):
@@ -364,6 +411,23 @@ def test_every_data_set_gives_tensors(tree, name):
 
 
 @pytest.mark.parametrize("name", list(TREES))
+def test_two_steps_of_training(tree, name, tmp_path, monkeypatch):
+    """train.py on every data set, from its official files to test metrics."""
+    cfg = tree(name)
+    for split in ("train", "val", "test"):
+        poses_for(cfg, split)
+    for picture in ("write_results", "draw_curves"):               # half of the time; test_train.py draws them
+        monkeypatch.setattr(train, picture, lambda *_: None)
+    batch = len(Clips(cfg, "train", True)) // 2
+    flags = ("--backbone tiny --image-size 40 --pose-frames 4 --video-frames 2 --adapter-ratio 0.25 --workers 0 "
+             f"--epochs 1 --log-every 1 --batch {batch} --data {name} --root {cfg.folder} --out {tmp_path}/out")
+    assert train.main(flags.split()) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows][-2:] == ["epoch", "test"]
+    assert sum(row["kind"] == "step" for row in rows) >= 2 and all(math.isfinite(row["total"]) for row in rows[:2])
+
+
+@pytest.mark.parametrize("name", list(TREES))
 def test_layout_and_check(tree, name, capsys):
     cfg = tree(name)
     assert data.main(["layout", name]) == 0
@@ -390,6 +454,42 @@ def test_check_names_what_is_wrong(tree, capsys):
     assert "training would fail" in out and "the counts of V1" in out
     assert data.main(["check", "gym99", "--root", str(cfg.folder)]) == 2
     assert "gym99_categories.txt" in capsys.readouterr().err
+
+
+def rows_of(folder, small, **counts):
+    """A csv whose training clips are that many spans of each of these files; one sound test clip."""
+    rows = [f"v/{name}.mp4,wave,train,{i / 1000:.3f}," for name, n in counts.items() for i in range(n)]
+    text(folder, "clips.csv", "\n".join(["path,label,split,start,end", *rows, "v/sound.mp4,wave,test,,"]))
+    put(folder, small, "v/sound.mp4", "v/unposed.mp4")
+    (folder / "v/zbroken.mp4").write_bytes(b"")
+    for name in ("sound", "zbroken", "missing"):
+        pose(folder, name)
+
+
+@pytest.mark.parametrize("counts, flags, code", [
+    ({"sound": 99, "missing": 1}, (), 0),                          # 1 % may be lost, as in training
+    ({"sound": 98, "missing": 2}, (), 1), ({"sound": 98, "missing": 2}, ("--allow-broken",), 0),
+    ({"sound": 98, "unposed": 2}, (), 1), ({"sound": 98, "unposed": 2}, ("--no-read-poses",), 0),
+    ({"sound": 98, "zbroken": 2}, ("--full",), 1), ({"sound": 97, "zbroken": 3}, ("--allow-broken",), 0),
+    ({"missing": 3}, ("--allow-broken",), 1)])                     # nothing is left
+def test_check_fails_when_training_would(tmp_path, small, counts, flags, code, capsys):
+    rows_of(tmp_path, small, **counts)
+    assert data.main(["check", "custom", "--root", str(tmp_path), *flags]) == code, capsys.readouterr().out
+
+
+def test_check_looks_at_every_split_and_with_full_at_every_clip(tmp_path, small, capsys):
+    rows_of(tmp_path, small, sound=99, zbroken=1)                  # the last of 100: not in the sample of 50
+    check = lambda *flags: (data.main(["check", "custom", "--root", str(tmp_path), *flags]), capsys.readouterr().out)
+    assert "unreadable" not in check()[1] and "1 unreadable of 100 tried: v/zbroken" in check("--full")[1]
+    rows_of(tmp_path, small, sound=5)
+    assert check()[0] == 0
+    pose(tmp_path, "sound", 31)
+    assert check()[0] == 1 and "v/sound: wrong pose length" in check()[1]
+    pose(tmp_path, "sound")
+    content = (tmp_path / "clips.csv").read_text()
+    text(tmp_path, "clips.csv", content.replace("v/sound.mp4,wave,test", "v/gone.mp4,wave,test"))
+    code, out = check()
+    assert code == 1 and "train: 5 clips listed (official: not published), 5 found" in out and "1 missing" in out
 
 
 def test_registry_agrees_with_the_published_counts():
@@ -568,6 +668,8 @@ def test_nested_frames_are_pose_frames(Tv, times):
     at = data.nested(Tv * times, Tv)
     assert len(set(at)) == Tv and at.min() >= 0 and at.max() < Tv * times
     assert (np.diff(at) == times).all()
+    assert data.nested(48, 16).tolist() == list(range(1, 48, 3)) and data.nested(8, 8).tolist() == list(range(8))
+    assert data.nested(32, 4).tolist() == [4, 12, 20, 28]           # each in the middle of its T / Tv pose frames
 
 
 @given(st.integers(1, 80), st.integers(1, 48), st.floats(0.01, 1), st.integers(0, 9))
@@ -614,6 +716,23 @@ def dots(tmp_path_factory):
                    np.arange(4) / 25, COCO)
         made[width, height] = root
     return made
+
+
+def test_views_by_hand():
+    """Sizes and corners worked out by hand: rounded to the nearest whole pixel, so that no crop is resampled twice."""
+    wide = data.test_view(240, 331, 224, 3)                        # 331 * 224 / 240 = 308.9; 85 / 2 = 42.5
+    assert wide.size == (224, 309) and wide.boxes.tolist() == [[0, 0, 224, 224], [43, 0, 267, 224], [85, 0, 309, 224]]
+    tall = data.test_view(331, 240, 224, 1)
+    assert tall.size == (309, 224) and tall.boxes.tolist() == [[0, 43, 224, 267]] and not tall.flip
+    draws = np.array([0, 0.5, 0.37, 0.61, 0.499])                  # half the area, square: 173.2 pixels
+    small = data.train_view(200, 300, 50, draws, 0.5, True)        # 0.37 * 37 = 13.7; 0.61 * 8 = 4.9
+    assert small.size == (58, 87) and small.boxes.tolist() == [[14, 5, 64, 55]] and small.flip
+    large = data.train_view(200, 300, 224, draws + (0, 0, 0, 0, 0.001), 0.5, True)
+    assert large.size == (200, 300) and not large.flip             # half of the draws mirror
+    assert large.boxes[0] == pytest.approx([46.92, 16.35, 220.12, 189.55], abs=0.01)
+    assert not data.train_view(200, 300, 50, draws, 0.5, False).flip
+    narrow = data.train_view(200, 300, 224, np.array([0.2, 0, 0, 0, 0]), 0.5, False).boxes[0]
+    assert narrow == pytest.approx([0, 0, (36000 * 3 / 4) ** 0.5, 200])     # area 60 %, ratio 3 / 4, cut at the edge
 
 
 @settings(max_examples=40)
@@ -675,6 +794,27 @@ def test_labels_with_sides_turn_flips_off(tree, capsys):
     assert Clips(cfg, "train", True).flip and not capsys.readouterr().out
 
 
+def test_tint_by_hand():
+    """Brightness, contrast about 127.5 and saturation, each alone, on a pixel whose luma is 102.2."""
+    pixel = np.array([[[150, 90, 40]]], np.uint8)
+    luma = 0.299 * 150 + 0.587 * 90 + 0.114 * 40
+    for draws, expected in (((0.75, 0.5, 0.5), pixel * 1.2), ((0.5, 0.25, 0.5), (pixel - 127.5) * 0.8 + 127.5),
+                            ((0.5, 0.5, 0), luma + 0.6 * (pixel - luma)), ((0.5, 0.5, 0.5), pixel)):
+        assert np.abs(data.tint([pixel], np.array(draws), 0.4)[0] - expected).max() <= 1
+
+
+def test_jitter_is_one_draw_for_a_training_clip(tree):
+    cfg = tree("diving48", read_poses=False, flip=False, crop_area=1.0)
+    numbers = dataclasses.replace(cfg, jitter=0.4)
+    plain, tinted = Clips(cfg, "train", True)[1]["frames"].float(), Clips(numbers, "train", True)[1]["frames"].float()
+    assert (plain - tinted).abs().mean() > 2
+    frames = [Clips(dataclasses.replace(numbers, pose_frames=60, video_frames=60), "train", True)[1]["frames"]]
+    black = frames[0][:, :, 2, 12].float()                         # a bar that is black in all twelve pictures
+    assert (black.amax(0) - black.amin(0)).max() <= 6
+    test = [Clips(some, "test", False)[0]["frames"] for some in (cfg, numbers)]
+    assert torch.equal(*test)
+
+
 def test_joint_noise_and_drop(tree):
     cfg = tree("diving48", joint_noise=0.0)
     poses_for(cfg, "train")
@@ -695,6 +835,9 @@ def test_samples_depend_on_seed_epoch_and_index_alone(tree):
     first, other = dataset[1], dataset[1 + len(dataset)]
     assert all(torch.equal(first[k], again[1][k]) for k in ("frames", "keypoints", "scores"))
     assert not torch.equal(first["keypoints"], other["keypoints"]) and other["index"] == 1
+    neighbour, reseeded = again[2], Clips(dataclasses.replace(cfg, seed=1), "train", True)[1]     # the same files
+    assert not torch.equal(first["keypoints"], neighbour["keypoints"])
+    assert not torch.equal(first["keypoints"], reseeded["keypoints"])
     loaded = list(torch.utils.data.DataLoader(dataset, None, num_workers=2))
     assert torch.equal(loaded[1]["frames"], first["frames"]) and torch.equal(loaded[1]["keypoints"], first["keypoints"])
 

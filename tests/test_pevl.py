@@ -3,6 +3,7 @@
 The functions of tests/adapters.py are the ones under test: they call pevl.py, or a student's work.
 """
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -844,8 +845,10 @@ def test_vilp_loss_matches_loops():
     truth = torch.exp(10.0 * (labels[:, None] == labels[None]))
     close(float(model.losses(features)["total"].detach()), loop_kl(logits.detach(), truth), 1e-5)
     scale = float(model.logit_scale.detach().exp())
-    sim = p_vcs(features["frames"], features["pose"], **model.encode_texts())
-    close(model.class_logits(features)["all"], scale * sim, 1e-5)
+    for tau in (model.config.tau_fw, 0.3):
+        model.config = replace(model.config, tau_fw=tau)
+        sim = p_vcs(features["frames"], features["pose"], **model.encode_texts(), tau=tau)
+        close(model.class_logits(features)["all"], scale * sim, 1e-5)
 
 
 def test_captions_true_of_an_image_are_its_positives():

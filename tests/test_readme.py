@@ -81,6 +81,25 @@ def test_commands_use_flags_that_exist(helps):
             assert name in pevl.ROWS, command
 
 
+@pytest.mark.parametrize("name", [name for name in data.DATASETS if not name.startswith("toy")])
+def test_data_sections_agree_with_the_registry(name, capsys):
+    """Tree, counts, metrics, prompt, commands and the paper's counts of each data set, as `data.py` has them."""
+    entry = data.DATASETS[name]
+    section = README.split(f"\n### {entry.title[0].upper()}{entry.title[1:]}\n")[1].split("\n##")[0]
+    data.main(["layout", name, "--root", "DIR"])
+    tree = capsys.readouterr().out.split("\n\n", 1)[1]
+    blocks = re.findall(r"^```\n(.*?)^```", section, re.M | re.S)
+    assert blocks[0] == tree
+    assert f"python data.py check {name} --root DIR\n" in blocks[1] and f"train.py --data {name} --root DIR" in blocks[1]
+    assert entry.paper in section and "Files: " in section
+    counts = [(f"{variant}: " if variant else "") + " / ".join(
+        f"{split[part]:,}" if part in split else "-" for part in ("train", "val", "test"))
+        for variant, split in entry.counts.items() if split]
+    prompt = entry.prompt.replace("{}", "...")
+    assert (f"| `{name}` | {entry.classes or 'yours'} | {'; '.join(counts) or '-'} | \"{prompt}\" | "
+            f"{', '.join(entry.metrics)} |\n") in README
+
+
 def test_pictures_are_there():
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).stat().st_size > 1000, path

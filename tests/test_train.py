@@ -1,5 +1,6 @@
 """train.py: schedule and groups against their formulas; exact resume; processes and accumulation
 against one whole batch; torn checkpoints, full disks, numbers that are none; the command line."""
+import csv
 import dataclasses
 import errno
 import json
@@ -386,6 +387,20 @@ def test_sigterm_of_the_command(tree, tmp_path):
     assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] > 0
 
 
+def test_workers_outlive_a_sigterm_by_a_minute():
+    """Long enough for the main process to save its step; no longer, or an exit could hang."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        train.quiet_worker(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.alarm(0) == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert 50 < signal.alarm(0) <= 60
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_torn_checkpoint(tree, undisturbed, tmp_path):
     """A cut or altered last.pt is named and the one before is used; with none whole, an error."""
     train.train(*configs(tree, tmp_path))
@@ -520,6 +535,53 @@ def test_command(tree, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
     assert {row["kind"] for row in outcome(tmp_path)[3]} == {"step", "epoch", "test"}
     assert outcome(tmp_path)[3][0].keys() >= {"total", "L_t", "L_R", "grad_norm", "lr", "step"}
+
+
+def test_lab(tree, tmp_path, monkeypatch, capsys):
+    """A table's rows x seeds are trained once each, a model that two tables share included; a lab
+    that was cut goes on; the figures written are those of the runs' own test rows."""
+    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
+                              video_frames=1) if not f.startswith(("--row", "--seed"))]
+    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
+             in {k for row in train.ROWS.values() for k in row.overrides}]    # the rows' to say
+    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+    trained, real = [], train.train
+
+    def count(cfg, *others):
+        if len(trained) == 6:
+            raise KeyboardInterrupt
+        trained.append((cfg.row, cfg.seed))
+        return real(cfg, *others)
+
+    monkeypatch.setattr(train, "train", count)
+    assert train.main([*flags, "--lab", "table8", "--seeds", "2"]) == 130
+    assert [seed for _, seed in trained] == [0] * 6
+    trained.clear()
+    monkeypatch.setattr(train, "train", lambda *args: (trained.append(args[0]), real(*args))[1])
+    assert train.main([*flags, "--lab", "table8", "--seeds", "2"]) == 0
+    assert [cfg.seed for cfg in trained] == [1] * 6
+    out = capsys.readouterr().out
+    assert "run 7 of 12" in out and "Order of the paper: all > video+pose > pose > text" in out
+    with open(tmp_path / "lab" / "table8.csv", newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 6 and rows["none"]["paper"] == "84.9"
+    for name in rows:
+        first = next(n for n, r in train.ROWS.items()
+                     if r.overrides == train.ROWS[f"table8/{name}"].overrides).replace("/", "-")
+        tops = [100 * json.loads(line)["top1"] for seed in (0, 1) for line in
+                (tmp_path / "lab" / first / f"seed{seed}" / "metrics.jsonl").open()
+                if json.loads(line)["kind"] == "test"]
+        assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
+        assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
+    assert (tmp_path / "lab" / "table8.png").stat().st_size > 1000
+    trained.clear()                                            # PeVL itself is shared
+    assert train.main([*flags, "--lab", "table6", "--seeds", "1"]) == 0
+    assert "table6/all" not in {cfg.row for cfg in trained} and len(trained) == 7
+    trained.clear()                                            # another setting: not these runs
+    assert train.main([*flags, "--lab", "table8", "--seeds", "1", "--lambda-r", "0.2"]) == 2
+    assert "lambda_r" in capsys.readouterr().err
+    assert train.main([*flags, "--lab", "table55"]) == 2
+    assert "table5" in capsys.readouterr().err
 
 
 def test_tensorboard(tree, tmp_path, monkeypatch):
