@@ -412,7 +412,7 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
     A clip: said (text), right (bool or None), frames (Tv, S, S, 3) uint8, keypoints (Tv, J, 2) in
     [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). A map that is not there has no row.
     """
-    step, top = CELL + 3, 0
+    step, top, columns = CELL + 3, 0, min(columns, max(len(c["frames"]) for c in clips))
     rows = [[n for n in STRIP_ROWS if n in ("frames", "skeleton") or n in c["maps"]] for c in clips]
     size = MARGIN + step * columns + 8, sum(HEAD + step * len(names) + 10 for names in rows)
     image = Image.new("RGB", size, "white")

@@ -173,16 +173,25 @@ class VideoTower(nn.Module):
         x = trunk.embed(frames.flatten(0, 1), when).unflatten(0, (B, Tv))       # (B, Tv, Nv, d)
         return self.run(x, trunk, need_weights)
 
+def sinusoids(T, d):
+    """(T, 1, d), length 0.7: sine and cosine of d / 2 frequencies, 16 / d to 8 cycles a clip."""
+    cycles = torch.arange(T)[:, None] / T * torch.arange(1, d // 2 + 1) * 16 / d    # (T, d / 2)
+    angle = 2 * math.pi * cycles
+    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, None] * d ** -0.5
+
 class PoseTower(VideoTower):
     """Joints -> tokens z_p, through the same frozen blocks, with attention over time.
     A joint's token is Linear(x, y) + an embedding of the joint; a missing one (score 0) has a
     learned vector for Linear(x, y) and never looks like the point (0, 0) (D1). Class token: CLIP's.
+    Every token of a frame gets its time's embedding, which starts as sinusoids: from zero, frozen
+    attention takes long to tell one frame from the next.
     Table 9's rival input: joints as heatmaps, an image of J channels, cut into patches (D22)."""
     HEATMAP, PATCH = 112, 16  # pixels: Table 9; ours, since 7 x 7 patches give Table 9's 311 G
     def __init__(self, config, clip_config, joints, adapters=True):
         super().__init__(config, clip_config, adapters, config.pose_frames)
         d = clip_config.vision_width
         learned = lambda *shape: nn.Parameter(torch.randn(*shape, d) * d ** -0.5)
+        self.temporal_embedding = nn.Parameter(sinusoids(config.pose_frames, d))
         self.heatmaps = config.pose_input == "heatmaps"
         if self.heatmaps:
             self.patches = nn.Conv2d(joints, d, self.PATCH, self.PATCH, bias=False)

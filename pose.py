@@ -643,21 +643,30 @@ def clip_id(name):
     name = re.sub(r"\.(mp4|avi|mkv|webm|mov)$", "", re.split(r"[/\\]", str(name))[-1])
     return re.sub(r"^(.{11})_(?:E_)?(\d{6}_\d{6})_(?:A_)?(\d{4}_\d{4})$", r"\1_E_\2_A_\3", name)
 
-def public_clip(keypoints, scores, size, joints="coco17", origin="pyskl"):
-    """(M, T, J, 2), (M, T, J) of a public file -> PoseClip of one person, at unknown times."""
-    keypoints, scores = one_person(keypoints, scores)
-    times = np.full(len(scores), np.nan)
-    return PoseClip(keypoints, scores, size, times, JOINT_SETS[joints].names, origin)
+def public_clip(read, entry, path, joints="coco17", origin="pyskl"):
+    """read(entry) = (M, T, J, 2), (M, T, J), (H, W) -> PoseClip of one person, at unknown times."""
+    try:
+        keypoints, scores, size = read(entry)
+        keypoints, scores = one_person(keypoints, scores)
+        times, names = np.full(len(scores), np.nan), JOINT_SETS[joints].names
+        return PoseClip(keypoints, scores, size, times, names, origin)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BrokenClip(f"bad entry of {path}: {error!r}. Expected joints of persons in frames. "
+                         "Fetch it again.") from error
 
 # An importer yields the number of clips, then for each its id and a function that makes it.
 def import_pyskl(path, keypoints):
     """One pickle with every clip: persons in the detector's order, which changes between frames."""
     annotations = _annotations(path, "keypoint", "img_shape", "frame_dir")
+
+    def read(item):
+        xy = np.asarray(item["keypoint"])
+        scores = item.get("keypoint_score", xy[..., 2] if xy.shape[-1] > 2 else xy.any(-1))
+        return xy[..., :2], scores, item["img_shape"]
+
     yield next(annotations)
     for item in annotations:
-        xy, size = np.asarray(item["keypoint"]), item["img_shape"]
-        scores = item.get("keypoint_score", xy[..., 2] if xy.shape[-1] > 2 else xy.any(-1))
-        yield clip_id(item["frame_dir"]), partial(public_clip, xy[..., :2], scores, size)
+        yield clip_id(item["frame_dir"]), partial(public_clip, read, item, path)
 
 def import_k400(path, keypoints):
     """Kinetics: an index, and the rows (x, y, score) of all persons in pickles of their own.
@@ -668,11 +677,9 @@ def import_k400(path, keypoints):
         raise FileNotFoundError(f"no file or folder {keypoints!r}. Expected the kpfiles of {path}. "
                                 "Give --keypoints.")
 
-    def make(item):
+    def read(item):
         file = files / Path(item.get("raw_file", "")).name if files.is_dir() else files
-        rows = load(file).get(name := item["frame_dir"])
-        if rows is None:
-            raise BrokenClip(f"{file} has no {name}. Expected its keypoints. Fetch it again.")
+        rows = load(file)[item["frame_dir"]]["keypoint"]
         at = np.asarray(item["frame_inds"]).astype(int).ravel() - 1        # frame of each row
         step = max(1, np.gcd.reduce(np.diff(at))) if len(at) > 1 else 1
         first = at[0] % step if len(at) else 0
@@ -680,32 +687,29 @@ def import_k400(path, keypoints):
         person = np.arange(len(at)) - np.searchsorted(at, at)              # 0, 1, ... in each frame
         T = max(at.max(initial=0) + 1, -(-(int(item["total_frames"]) - first) // step))
         people = np.zeros((person.max(initial=-1) + 1, T, 17, 3), np.float32)
-        people[person, at] = rows["keypoint"]
-        return public_clip(people[..., :2], people[..., 2], item["img_shape"])
+        people[person, at] = rows
+        return people[..., :2], people[..., 2], item["img_shape"]
 
     yield next(annotations)
     for item in sorted(annotations, key=lambda item: item.get("raw_file", "")):   # each file once
-        yield clip_id(item["frame_dir"]), partial(make, item)
+        yield clip_id(item["frame_dir"]), partial(public_clip, read, item, path)
 
 def import_smarthome(path, keypoints):
     """A json, or a folder of them, of Toyota-Smarthome v1.1 or v1.2: 13 x, then 13 y, a person."""
-    def make(file):
-        try:
-            frames = json.loads(file.read_text())["frames"]
-            people = np.zeros((max(map(len, frames)), len(frames), 13, 2), np.float32)
-            for t, frame in enumerate(frames):
-                for m, person in enumerate(frame):
-                    people[m, t] = np.reshape(person["pose2d"], (2, 13)).T
-        except (ValueError, KeyError, TypeError) as error:
-            raise BrokenClip(f"{file}: {error!r}. Expected pose2d of persons of frames, 26 "
-                             "numbers. Fetch it again.") from error
+    def read(file):
+        frames = json.loads(file.read_text())["frames"]
+        people = np.zeros((max(map(len, frames)), len(frames), 13, 2), np.float32)
+        for t, frame in enumerate(frames):
+            for m, person in enumerate(frame):
+                people[m, t] = np.reshape(person["pose2d"], (2, 13)).T
         seen = ~((people == 0) | (people == -1)).all(-1)                   # so they write "missing"
-        return public_clip(people, seen, (480, 640), "smarthome13", "LCR-Net++")
+        return people, seen, (480, 640)
 
     files = sorted(Path(path).rglob("*.json")) if Path(path).is_dir() else [Path(path)]
     yield len(files)
     for file in files:
-        yield file.stem.removesuffix("_pose3d"), partial(make, file)
+        yield file.stem.removesuffix("_pose3d"), partial(
+            public_clip, read, file, file, "smarthome13", "LCR-Net++")
 
 IMPORTERS = {"pyskl": import_pyskl, "k400": import_k400, "smarthome": import_smarthome}
 

@@ -1,8 +1,8 @@
 """Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [--full]`.
 
 train   share of the machine's matmul rate that PeVL reaches at ViT-B/16, forward and forward + backward; time per clip of
-        each part at the toy size; evaluation with 48 and with 500 classes; kept activations with and without
-        checkpointing; share of a step of train.py that waits for clips, at the toy and at 340x256 sizes
+        each part at the toy size; evaluation with 48 and with 500 classes; memory with and without checkpointing;
+        share of a step of train.py that waits for clips, at the toy and at 340x256 sizes
 data    clips per second of decode + augment against decoding every frame (and decord, torchcodec when installed)
 pose    frames per second of HRNet-W32, share of the time in the network
 Figures of one machine: they belong in a table with its name, never in a timed test.
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import av
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import data
@@ -79,18 +80,41 @@ def macs(work):
     return counter.get_total_flops() / 2
 
 
-def kept_bytes(work):
-    """Bytes of activations that `work` saves for its backward, each storage once, parameters left out."""
-    seen = {}
+def kept_bytes(backbone, B, checkpointing, precision=torch.bfloat16):
+    """Bytes of activations that a step of PeVL saves for its backward, each storage once, without parameters.
+
+    Fake tensors have shapes and types but no data: the graph is built as on a card, and nothing is computed."""
+    model, seen = model_of(backbone, grad_checkpointing=checkpointing), {}
+    mode, future = FakeTensorMode(allow_non_fake_inputs=True), torch.__future__
+    before = future.get_overwrite_module_params_on_conversion()
+    future.set_overwrite_module_params_on_conversion(True)
+    model._apply(mode.from_tensor)
+    future.set_overwrite_module_params_on_conversion(before)
+    batch = {name: mode.from_tensor(x) for name, x in batch_of(model.config, B).items()}
 
     def pack(x):
-        if not isinstance(x, torch.nn.Parameter) and x._base is None or not isinstance(x._base, torch.nn.Parameter):
-            seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        own = isinstance(x, torch.nn.Parameter) or isinstance(x._base, torch.nn.Parameter)
+        seen[x.untyped_storage()._cdata] = 0 if own else x.untyped_storage().nbytes(), x
         return x
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        work()
-    return sum(seen.values())
+    with mode, torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            features = model(batch)
+        features = {name: x.float() if x.is_floating_point() else x for name, x in features.items()}
+        text = model.encode_texts(torch.arange(min(B, 48)))
+        sum(x.sum() for x in model.similarities(features, text).values())
+    return sum(size for size, _ in seen.values())
+
+
+def memory(full):
+    """Per clip and fixed, GiB: the slope and the rest of one and two clips."""
+    for backbone in ("ViT-B/16", "ViT-L/14")[:1 + full]:
+        model = model_of(backbone)
+        weights = sum(p.nbytes for p in model.parameters()) + 3 * sum(x.nbytes for x in model.trainable_state().values())
+        for on in (False, True):
+            one, two = (kept_bytes(backbone, B, on) / 2**30 for B in (1, 2))
+            line(f"kept for backward per clip, {backbone}, bf16{', --grad-checkpointing' if on else ''}",
+                 f"{two - one:.2f} GiB", f"estimated; beside {2 * one - two + weights / 2**30:.1f} GiB for any batch")
 
 
 def train(full):
@@ -111,12 +135,6 @@ def train(full):
         count, seconds = macs(work), best(work, 3 if full else 1)
         line(f"PeVL ViT-B/16, {name}, {B} clip", f"{seconds:.2f} s",
              f"{count / 1e9:.0f} GMAC, {count / seconds / rate:.0%} of the matmul rate")
-    kept = {}
-    for on in (False, True):
-        m = model_of("ViT-B/16", drop_path=0.0, grad_checkpointing=on)
-        kept[on] = kept_bytes(lambda: m.losses(m(batch)))
-    line("activations kept for backward, per clip", f"{kept[False] / 2**30:.2f} GiB",
-         f"{kept[True] / 2**30:.2f} GiB with --grad-checkpointing")
     evaluation = {}
     for K in (48, 500):
         m = model_of("ViT-B/16", K).eval()
@@ -125,6 +143,7 @@ def train(full):
             evaluation[K] = best(lambda: m.class_logits(m(batch), text), 3 if full else 1)
     line("evaluation per clip and view, 48 classes", f"{evaluation[48]:.3f} s",
          f"500 classes: {evaluation[500] / evaluation[48]:.3f} of it, texts encoded once")
+    memory(full)
     toy(full)
     waits(full)
 

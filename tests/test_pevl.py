@@ -582,6 +582,22 @@ def test_pose_tower_starts_without_time_and_adapters_open_it():
     assert (changed()[1:] > 1e-4).all()
 
 
+def test_frames_start_with_sinusoids_of_their_time():
+    """By loops; no two frames alike, of length sqrt(1/2) as if d / 2 waves had deviation d^-0.5."""
+    tower = model_of(pose_frames=6).pose
+    T, d = tower.temporal_embedding.shape[0], tower.temporal_embedding.shape[2]
+    for t in range(T):
+        for k in range(d // 2):
+            angle = 2 * math.pi * (16 * (k + 1) / d) * t / T
+            sine, cosine = tower.temporal_embedding[t, 0, [k, d // 2 + k]].tolist()
+            assert sine == pytest.approx(math.sin(angle) / d ** 0.5, abs=1e-5)
+            assert cosine == pytest.approx(math.cos(angle) / d ** 0.5, abs=1e-5)
+    for T in (32, 48):
+        rows = pevl.sinusoids(T, 96)[:, 0]
+        assert torch.cdist(rows, rows).fill_diagonal_(1).min() > 0.1
+        close(rows.norm(dim=1), torch.full((T,), 0.5 ** 0.5), 1e-5)
+
+
 def test_missing_joint_is_not_the_point_zero():
     model, batch = model_of(), batch_of()
     there = {**batch, "keypoints": torch.zeros(3, 4, 5, 2), "scores": torch.ones(3, 4, 5)}

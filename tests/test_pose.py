@@ -882,7 +882,8 @@ def test_mediapipe_finds_the_man_in_real_videos_and_training_reads_it(
         clip = pose.read_pose(tmp_path / "poses" / f"cam0{i}.npz")
         x, y, (H, W) = clip.keypoints[..., 0], clip.keypoints[..., 1], clip.size
         inside = ((x > 0) & (x < W) & (y > 0) & (y < H)).mean(1) > 0.9
-        upright = y[:, 0] + 0.25 * H < y[:, 15:].max(1)  # nose, ankles: he fills the view
+        upright = y[:, 0] < y[:, 15:].min(1)  # nose over both ankles
+        upright &= np.ptp(y, axis=1) > 0.25 * H  # and large in the view, as he is
         assert x.shape == (100, 17) and np.allclose(np.diff(clip.times), 1 / 60, atol=1e-3)
         assert ((clip.scores.mean(1) > 0.5) & inside & upright).sum() >= 95
         facing = (x[:, 5] > x[:, 6]) & (x[:, 11] > x[:, 12])  # his left is on our right
@@ -988,22 +989,26 @@ def test_a_bad_entry_is_listed_and_the_rest_is_made(tmp_path, capsys):
     walk = [[(40 + t, 60) for t in range(6)]]
     short = annotation("short", walk) | {"keypoint": np.zeros((1, 0, 17, 2), "f2")}
     short["keypoint_score"] = np.zeros((1, 0, 17), "f2")
-    file = pyskl_pickle(tmp_path / "x.pkl", [annotation("a", walk), short, annotation("b", walk)])
+    odd = [annotation(f"odd{i}", walk) | {"keypoint": x} for i, x in enumerate((None, np.ones(3)))]
+    odd.append(annotation("odd2", walk) | {"img_shape": None})
+    entries = [annotation("a", walk), short, *odd, annotation("b", walk)]
+    file = pyskl_pickle(tmp_path / "x.pkl", entries)
     assert run("import", "pyskl", file, "--out", tmp_path / "p") == 0
     said = capsys.readouterr().out
-    assert "1 broken" in said and "short: bad pose clip" in said
+    assert "4 broken" in said and "short: bad pose clip" in said
+    assert all(f"odd{i}: bad " in said for i in range(3)) and f"bad entry of {file}" in said
     assert sorted(tree(tmp_path / "p")) == ["a.npz", "b.npz"]
 
 
-def test_import_k400(tmp_path):
+def test_import_k400(tmp_path, capsys):
     """Every second frame from 2, one or two rows each; some frames of the grid hold nobody."""
     frames = np.array([2, 4, 4, 6, 6, 8, 14], np.int16)
     centres = [(40, 60), (120, 60), (41, 60), (42, 60), (121, 60), (43, 60), (44, 60)]
     rows = np.stack([np.concatenate([person_at(*c), np.full((17, 1), 0.5)], -1) for c in centres])
     (tmp_path / "kp").mkdir()
-    (tmp_path / "kp" / "a.pkl").write_bytes(
-        pickle.dumps({"jf7RDuUTrsQ": {"keypoint": rows.astype(np.float16)}})
-    )
+    kept = {"keypoint": rows.astype(np.float16)}
+    kept = pickle.dumps({"jf7RDuUTrsQ": kept, "fewer_rows_": kept})
+    (tmp_path / "kp" / "a.pkl").write_bytes(kept)
     item = {
         "frame_dir": "jf7RDuUTrsQ",
         "label": 325,
@@ -1015,7 +1020,9 @@ def test_import_k400(tmp_path):
         "valid": {0.5: 5},
         "raw_file": "somewhere/else/a.pkl",
     }
-    index = pyskl_pickle(tmp_path / "k400_hrnet.pkl", [item, item | {"frame_dir": "lost_lost_l"}])
+    odd = item | {"frame_dir": "fewer_rows_", "frame_inds": frames[:-1]}
+    lost = item | {"frame_dir": "lost_lost_l"}
+    index = pyskl_pickle(tmp_path / "k400_hrnet.pkl", [item, odd, lost])
     for keypoints in (tmp_path / "kp", tmp_path / "kp" / "a.pkl"):
         run("import", "k400", index, "--keypoints", keypoints, "--out", tmp_path / keypoints.stem)
     clip = pose.read_pose(tmp_path / "kp" / "jf7RDuUTrsQ.npz")
@@ -1023,7 +1030,9 @@ def test_import_k400(tmp_path):
     assert clip.scores.max(1).tolist() == [0.5, 0.5, 0.5, 0.5, 0, 0, 0.5]
     for t, centre in ((0, (40, 60)), (1, (41, 60)), (2, (42, 60)), (3, (43, 60)), (6, (44, 60))):
         assert np.allclose(clip.keypoints[t], person_at(*centre), atol=0.1)
-    assert not (tmp_path / "a" / "lost_lost_l.npz").exists()
+    assert list(tree(tmp_path / "a")) == ["jf7RDuUTrsQ.npz"]
+    said = capsys.readouterr().out
+    assert "lost_lost_l: bad entry" in said and "fewer_rows_: bad entry" in said
     assert run("import", "k400", index, "--out", tmp_path / "x") == 2
     assert run("import", "pyskl", index, "--out", tmp_path / "x") == 2
 
