@@ -421,7 +421,7 @@ hmdb51_org/<class>/*.avi                                          hmdb51_org.rar
         {}, """\
 clips.csv                     path,label,split[,start,end]   (or --root FILE.csv)
 <path>                        as written in the csv, from its folder
-poses/<path>.npz              python pose.py extract"""),
+poses/<video's name>.npz      python pose.py extract"""),
 }
 
 

@@ -548,37 +548,31 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     trained, real = [], train.train
 
     def count(cfg, *others):
-        if len(trained) == 6:
+        if len(trained) == 2:
             raise KeyboardInterrupt
         trained.append((cfg.row, cfg.seed))
         return real(cfg, *others)
 
     monkeypatch.setattr(train, "train", count)
-    assert train.main([*flags, "--lab", "table8", "--seeds", "2"]) == 130
-    assert [seed for _, seed in trained] == [0] * 6
+    lab = [*flags, "--lab", "table9", "--seeds", "2"]
+    assert train.main(lab) == 130 and trained == [("table9/heatmap", 0), ("table7/p", 0)]
     trained.clear()
-    monkeypatch.setattr(train, "train", lambda *args: (trained.append(args[0]), real(*args))[1])
-    assert train.main([*flags, "--lab", "table8", "--seeds", "2"]) == 0
-    assert [cfg.seed for cfg in trained] == [1] * 6
+    assert train.main(lab) == 0 and trained == [("table9/heatmap", 1), ("table7/p", 1)]
     out = capsys.readouterr().out
-    assert "run 7 of 12" in out and "Order of the paper: all > video+pose > pose > text" in out
-    with open(tmp_path / "lab" / "table8.csv", newline="") as file:
+    assert "run 3 of 4" in out and "Order of the paper: coordinates > heatmap" in out
+    with open(tmp_path / "lab" / "table9.csv", newline="") as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
-    assert len(rows) == 6 and rows["none"]["paper"] == "84.9"
-    for name in rows:
-        first = next(n for n, r in train.ROWS.items()
-                     if r.overrides == train.ROWS[f"table8/{name}"].overrides).replace("/", "-")
+    assert rows.keys() == {"heatmap", "coordinates"} and rows["heatmap"]["paper"] == "80.1"
+    for name, folder in (("heatmap", "table9-heatmap"), ("coordinates", "table7-p")):
         tops = [100 * json.loads(line)["top1"] for seed in (0, 1) for line in
-                (tmp_path / "lab" / first / f"seed{seed}" / "metrics.jsonl").open()
+                (tmp_path / "lab" / folder / f"seed{seed}" / "metrics.jsonl").open()
                 if json.loads(line)["kind"] == "test"]
         assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
         assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
-    assert (tmp_path / "lab" / "table8.png").stat().st_size > 1000
-    trained.clear()                                            # PeVL itself is shared
-    assert train.main([*flags, "--lab", "table6", "--seeds", "1"]) == 0
-    assert "table6/all" not in {cfg.row for cfg in trained} and len(trained) == 7
-    trained.clear()                                            # another setting: not these runs
-    assert train.main([*flags, "--lab", "table8", "--seeds", "1", "--lambda-r", "0.2"]) == 2
+    assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
+    trained.clear()                                            # all is there: nothing is trained
+    assert train.main(lab) == 0 and not trained
+    assert train.main([*lab, "--lambda-r", "0.2"]) == 2        # other settings: not these runs
     assert "lambda_r" in capsys.readouterr().err
     assert train.main([*flags, "--lab", "table55"]) == 2
     assert "table5" in capsys.readouterr().err
