@@ -725,7 +725,8 @@ def lab(args, argv):
 
     Rows of one model share its runs, other tables' included. What is done is not done again, and a
     run that was cut goes on. Seeds are the outer loop: a first view of all rows comes early."""
-    table, folder, model = args.lab, Path(args.out or "out/lab"), lambda row: repr(row.overrides)
+    table, folder = args.lab, Path(args.out or "out/lab")
+    model = lambda row: repr(sorted(row.overrides.items()))
     rows = [name for name in ROWS if name.split("/")[0] == table]
     if not rows:
         raise unknown_name("table", table, sorted({name.split("/")[0] for name in ROWS}))
