@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clip_model import BACKBONES, CLIP, unknown_name
 from data import DATASETS, Clip, Clips, DataConfig, build_configs, diving_text
-from pevl import ROWS, PeVLConfig, build_model
+from pevl import ROWS, TABLES, PeVLConfig, build_model
 from pose import JOINT_SETS, atomic, draw_skeleton, joint_set, read_pose
 
 
@@ -742,10 +742,10 @@ def cost_rows(cfg: EvalConfig, model_cfg: PeVLConfig) -> dict:
     if not cfg.table:
         name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
         return {name: (model_cfg, ROWS.get(cfg.row))}
-    if cfg.table not in (tables := sorted({name[5:].split("/")[0] for name in ROWS})):
-        raise unknown_name("table", cfg.table, tables)
+    if (chosen := f"table{cfg.table}") not in TABLES:
+        raise unknown_name("table", cfg.table, [name.removeprefix("table") for name in TABLES])
     return {name: (dataclasses.replace(model_cfg, **row.overrides), row)
-            for name, row in ROWS.items() if name.startswith(f"table{cfg.table}/")}
+            for name, row in TABLES[chosen].items()}
 
 
 def report(result: dict, labels: list[str]) -> str:

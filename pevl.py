@@ -748,3 +748,6 @@ ROWS = {
     "table9/heatmap": Row("heatmaps", PLAIN | P_ONLY | NO_TEXT | HEATMAPS, 80.1, 311, 11),
     "table9/coordinates": Row("coordinates", PLAIN | P_ONLY | NO_TEXT, 82.6, 108, 11),
 }
+TABLES = {}  # "table4" -> its rows, name -> Row
+for _name, _row in ROWS.items():
+    TABLES.setdefault(_name.split("/")[0], {})[_name] = _row

@@ -46,7 +46,7 @@ from clip_model import BACKBONES, CLIP, Attention, load_clip, tokenize, unknown_
 from data import Clips, DataConfig, ToyStills, build_configs
 from eval import (EvalConfig, autocast, draw_bars, draw_curves, evaluate, quiet_worker, report,
                   write_results)
-from pevl import ROWS, PeVLConfig, build_model
+from pevl import ROWS, TABLES, PeVLConfig, build_model
 from pose import atomic
 
 # ---- Settings ------------------------------------------------------------------------------------
@@ -540,6 +540,11 @@ def choose_precision(cfg, device):
                          "Expected fp32 there. Leave --precision out.")
     return cfg.precision
 
+def as_json(*configs):
+    """The fields of all configs as config.json and a checkpoint hold them: tuples are lists."""
+    fields = {k: v for c in configs for k, v in dataclasses.asdict(c).items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
 def prepare(cfg, data_cfg, model_cfg):
     """Everything of a run, as new or as its folder's checkpoint left it.
 
@@ -557,8 +562,7 @@ def prepare(cfg, data_cfg, model_cfg):
     reseed(cfg.seed)
     clip = rank0_first(world, lambda: load_trunk(model_cfg))
     reseed(cfg.seed)                                           # loading may or may not have drawn
-    fields = {k: v for c in (model_cfg, data_cfg, cfg) for k, v in dataclasses.asdict(c).items()}
-    config = {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}   # as in JSON
+    config = as_json(model_cfg, data_cfg, cfg)
     clips = getattr(data, "clips", ())
     about = json.dumps([list(data.texts), [[c.id, c.label] for c in clips]]).encode()
     identity = {**config, "CLIP weights": fingerprint(clip.state_dict()), "precision": precision,
@@ -727,14 +731,13 @@ def lab(args, argv):
     run that was cut goes on. Seeds are the outer loop: a first view of all rows comes early."""
     table, folder = args.lab, Path(args.out or "out/lab")
     model = lambda row: repr(sorted(row.overrides.items()))
-    rows = [name for name in ROWS if name.split("/")[0] == table]
-    if not rows:
-        raise unknown_name("table", table, sorted({name.split("/")[0] for name in ROWS}))
+    if table not in TABLES:
+        raise unknown_name("table", table, TABLES)
     if args.seeds < 1:
         raise ValueError(f"--seeds {args.seeds}. Expected 1 or more. Give 3 for a spread.")
     first = {model(row): name for name, row in reversed(ROWS.items())}  # row -> first of its model
-    plan = [(name, seed) for seed in range(args.seeds) for name in rows]
-    found, spent = {name: [] for name in rows}, []
+    plan = [(name, seed) for seed in range(args.seeds) for name in TABLES[table]]
+    found, spent = {name: [] for name in TABLES[table]}, []
     for i, (name, seed) in enumerate(plan):
         shared, start = first[model(ROWS[name])], time.monotonic()
         out = folder / shared.replace("/", "-") / f"seed{seed}"
@@ -754,8 +757,7 @@ def finished(out, configs):
     """Test metrics of the run in `out` if it is complete and has these settings, else None."""
     with suppress(OSError, ValueError, KeyError):
         had = json.loads((out / "config.json").read_text())["config"]
-        want = {k: v for c in configs for k, v in dataclasses.asdict(c).items() if k not in FREE}
-        if {k: had[k] for k in want} == json.loads(json.dumps(want)):
+        if all(had[k] == v for k, v in as_json(*configs).items() if k not in FREE):
             return next(iter(Log(out, False).rows("test")[-1:]), None)
 
 def write_lab(folder, table, found):

@@ -953,9 +953,6 @@ def test_names_are_left_alone_that_fit_already(weights):
     assert openai_names(weights).keys() == weights.keys()
 
 
-@pytest.mark.skipif(
-    not (clip_model.ASSETS / "tiny-clip.pt").exists(),
-    reason="python train.py --model clip --data toy-stills --export assets/tiny-clip.pt makes it")
 def test_tiny_that_ships(capsys):
     """The file in assets/ holds what the registry says, in finite numbers."""
     clip = load_clip("tiny")
