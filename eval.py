@@ -410,10 +410,11 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
     """One picture of a few clips: frames, pose, patch weight, attention before and after P2V.
 
     A clip: said (text), right (bool or None), frames (Tv, S, S, 3) uint8, keypoints (Tv, J, 2) in
-    [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). A map that is not there has no row.
+    [-1, 1], scores (Tv, J), joints, maps (name -> (Tv, N)). What is not there has no row.
     """
     step, top, columns = CELL + 3, 0, min(columns, max(len(c["frames"]) for c in clips))
-    rows = [[n for n in STRIP_ROWS if n in ("frames", "skeleton") or n in c["maps"]] for c in clips]
+    there = [{"frames", *c["maps"], *["skeleton"] * bool((c["scores"] > 0).any())} for c in clips]
+    rows = [[name for name in STRIP_ROWS if name in names] for names in there]
     size = MARGIN + step * columns + 8, sum(HEAD + step * len(names) + 10 for names in rows)
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)

@@ -244,16 +244,17 @@ def test_curves_and_bars_are_drawn(tmp_path):
 
 
 def test_strips_are_drawn(tmp_path):
-    """One clip with all maps, one without any: rows appear only for what there is; heat lies where the map has it."""
+    """A clip with all maps, one without any, one without a pose: a row for what there is; heat lies where the map has it."""
     g = np.random.default_rng(0)
     clip = {"said": "clip 1: a dive", "right": True, "joints": COCO, "frames": np.full((3, 8, 8, 3), 128, np.uint8),
             "keypoints": g.uniform(-1, 1, (3, 17, 2)), "scores": np.ones((3, 17))}
     spot = np.zeros((3, 16))
     spot[:, 5] = 0.3                                                    # row 1, column 1 of a 4 x 4 grid
     maps = {"patch_weight": spot, "before": np.ones((3, 16)), "after": np.zeros((3, 16))}
-    ev.draw_strip([{**clip, "maps": maps}, {**clip, "maps": {}, "right": None}], tmp_path / "s.png")
+    bare = {**clip, "maps": {}, "right": None}
+    ev.draw_strip([{**clip, "maps": maps}, bare, {**bare, "scores": np.zeros((3, 17))}], tmp_path / "s.png")
     pixels, step = drawn(tmp_path / "s.png"), ev.CELL + 3
-    assert pixels.shape[0] == 2 * (44 + 10) + (5 + 2) * step
+    assert pixels.shape[0] == 3 * (44 + 10) + (5 + 2 + 1) * step
     cell = pixels[44 + 2 * step:, ev.MARGIN:][:ev.CELL, :ev.CELL].sum(-1).astype(int)
     quarter = ev.CELL // 4
     blocks = cell[:4 * quarter, :4 * quarter].reshape(4, quarter, 4, quarter).mean((1, 3))
