@@ -604,7 +604,7 @@ class ViLP(ActionModel):
     """CLIP on frames, a second CLIP image tower on pose heatmaps, P-VCS; the text tower is frozen.
     video=False: pose and text. pose=False: video and text. text=False: linear head, mean frame."""
     PARTS = {"pose image": "pose", "temporal transformer": "mixer", "head": "head"}
-    SIGMA = 0.015  # of a joint's Gaussian, as a share of the frame's side; ours
+    SIGMA = 0.4  # of a joint's Gaussian, in patches of the tower: one sees where in it; ours
     def __init__(self, config, clip, texts, joints=17):
         super().__init__(config, clip, texts)
         e, heads = clip.config.embed_dim, clip.config.text_heads
@@ -615,8 +615,8 @@ class ViLP(ActionModel):
     def heatmaps(self, batch):
         """Joints of the video frames in grey, maximum over joints: (B Tv, 3, S, S) (D24)."""
         xy, scores = (batch[name][:, self.video_index] for name in ("keypoints", "scores"))
-        S = self.config.image_size
-        maps = gaussian_heatmaps((xy + 1) / 2 * S - 0.5, scores, (S, S), max(self.SIGMA * S, 1.0))
+        S, sigma = self.config.image_size, self.SIGMA * self.clip.config.patch_size
+        maps = gaussian_heatmaps((xy + 1) / 2 * S - 0.5, scores, (S, S), sigma)
         return normalise(255 * maps.amax(2).flatten(0, 1)[:, None].expand(-1, 3, -1, -1))
     def forward(self, batch):
         """-> label, frames v (B, Tv, e); where both towers are on also pose p (B, Tv, e)."""

@@ -82,18 +82,21 @@ class TrainConfig:
     export: Annotated[str, "file for CLIP's weights, fp16, after each epoch"] = ""
 
 TINY = dict(backbone="tiny", image_size=80, tau_fw=0.1)      # at 0.01 a tiny model learns nothing
-PRESETS = {   # by --data, else by --model: changed defaults, with the reason or the source
-    "toy": TINY | dict(pose_frames=32, video_frames=4,      # all frames; the apparatus stands still
-                       adapter_ratio=1.0, drop_path=0.0,    # 96 / 4 is too narrow; nothing overfits
-                       batch=16, epochs=2, warmup=0.5,      # many short steps: minutes on two cores
-                       lr=1e-3, new_lr=4.0, crop_area=0.8,  # the pose tower has the most to learn
-                       flip=False,                          # its cameras stand on one side
-                       own_loss=0.5),                       # else sim_vs and sim_fw idle (D15)
+TOY = TINY | dict(adapter_ratio=1.0, drop_path=0.0,         # 96 / 4 is too narrow; nothing overfits
+                  batch=16, warmup=0.5, lr=1e-3,            # many short steps: minutes on two cores
+                  crop_area=0.8, flip=False)                # its cameras stand on one side
+PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the reason or the source
+    "toy": TOY | dict(pose_frames=32, video_frames=4,       # all frames; the apparatus stands still
+                      epochs=2, new_lr=4.0,                 # the pose tower has the most to learn
+                      own_loss=0.5),                        # else sim_vs and sim_fw idle (D15)
+    "toy/vilp": TOY | dict(pose_frames=16, video_frames=16,  # at 8 a somersault is two frames
+                           epochs=4, trunk_lr=1.0,           # no CLIP has seen a heatmap
+                           gate_raw=True),                   # else a pose is a factor of a half
     "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
                               video_frames=1, lr=2e-3, warmup=0.25, batch=128, clip_grad=1.0,
-                              paraphrase=1.0),              # the whole CLIP, from nothing
+                              paraphrase=1.0),               # the whole CLIP, from nothing
     "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0),
-    "aim": dict(lr=3e-4),                                   # these two as their papers have it
+    "aim": dict(lr=3e-4),                                    # these two as their papers have it
 }
 # What may change from one part of a run to the next, since it changes none of its numbers.
 FREE = {"out", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force", "fresh",
@@ -101,10 +104,14 @@ FREE = {"out", "root", "poses", "workers", "log_every", "save_minutes", "resume"
 
 def presets(args):
     """Defaults that follow from --data, --model and --row; the command line wins over them."""
-    chosen = dict(PRESETS.get(args.data) or PRESETS.get(args.model, {}))
+    keys = f"{args.data}/{args.model}", args.data, args.model
+    chosen = dict(next((PRESETS[key] for key in keys if key in PRESETS), {}))
     if args.row:
         if args.row not in ROWS:
             raise unknown_name("row", args.row, ROWS)
+        if args.model != "pevl":
+            raise ValueError(f"--row {args.row} beside --model {args.model}. Expected PeVL, of "
+                             "which the rows are ablations. Leave one of the two out.")
         chosen |= ROWS[args.row].overrides
     chosen["read_video"] = chosen.get("video", args.video)
     chosen["read_poses"] = chosen.get("pose", args.pose) and args.model in ("pevl", "vilp")

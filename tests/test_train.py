@@ -147,6 +147,8 @@ def test_presets_are_the_papers():
     assert cfg.trunk_lr == 0.1
     cfg, data, model = parse("--row", "table7/p")
     assert not data.read_video and data.read_poses
+    cfg, data, model = parse("--model", "vilp")                  # the toy benchmark has its own for each system
+    assert (model.backbone, model.gate_raw, data.video_frames, cfg.trunk_lr) == ("tiny", True, 16, 1.0)
     cfg, data, model = parse("--model", "aim")
     assert data.read_video and not data.read_poses
 
@@ -595,6 +597,7 @@ def test_command_errors(tree, tmp_path, capsys):
     missing = ["--data", "diving48", "--root", str(tmp_path / "none"), "--backbone", "tiny",
                "--image-size", "80", "--out", str(tmp_path / "o")]
     for argv, message in ((["--row", "table5/nop2v"], "Did you mean 'table5/no-p2v'"),
+                          (["--row", "table5/no-p2v", "--model", "vilp"], "beside --model vilp"),
                           (["--epoch", "3"], "--epochs"), (missing, "none")):
         with pytest.raises(SystemExit) if "--data" not in argv else nothing() as stopped:
             code = train.main(argv)
