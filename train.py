@@ -92,6 +92,7 @@ PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the 
     "toy/vilp": TOY | dict(pose_frames=16, video_frames=16,  # at 8 a somersault is two frames
                            epochs=4, trunk_lr=1.0,           # no CLIP has seen a heatmap
                            gate_raw=True),                   # else a pose is a factor of a half
+    "toy/aim": TOY | dict(pose_frames=8, video_frames=8, epochs=4, lr=2e-3),   # 16: no better
     "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
                               video_frames=1, lr=2e-3, warmup=0.25, batch=128, clip_grad=1.0,
                               paraphrase=1.0),               # the whole CLIP, from nothing

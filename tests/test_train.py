@@ -150,7 +150,7 @@ def test_presets_are_the_papers():
     cfg, data, model = parse("--model", "vilp")                  # the toy benchmark has its own for each system
     assert (model.backbone, model.gate_raw, data.video_frames, cfg.trunk_lr) == ("tiny", True, 16, 1.0)
     cfg, data, model = parse("--model", "aim")
-    assert data.read_video and not data.read_poses
+    assert data.read_video and not data.read_poses and (data.video_frames, cfg.lr) == (8, 2e-3)
 
 
 @given(st.integers(1, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3),
