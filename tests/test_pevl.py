@@ -786,6 +786,11 @@ def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
     row, column = divmod(int(picture.argmax()), 20)
     x, y = ((n + 0.5) / 20 * 2 - 1 for n in (column, row))
     assert abs(x - 0.5) <= 0.1 and abs(y + 0.3) <= 0.1
+    grey = picture * pevl.CLIP_STD[0] + pevl.CLIP_MEAN[0]
+    at, sigma = torch.tensor([14.5, 6.5]), 0.4 * model.clip.config.patch_size    # x, y in pixels
+    for n, m in ((14, 6), (10, 6), (14, 9), (17, 2)):
+        away = ((torch.tensor([n, m]) - at) ** 2).sum()
+        assert float(grey[m, n]) == pytest.approx(math.exp(-away / (2 * sigma ** 2)), abs=1e-5)
     tower = model_of(pose_input="heatmaps", video=False).pose    # Table 9: 7 x 7 patches
     with torch.no_grad():
         tower.patches.weight.zero_()[:, 0] = 1.0                 # tokens count what joint 0 draws

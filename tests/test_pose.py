@@ -867,10 +867,7 @@ def real_videos():
 
 @pytest.fixture
 def mediapipe():
-    try:
-        pose._extra("mediapipe.python.solutions.pose", "mediapipe==0.10.21")
-    except ValueError as error:
-        pytest.skip(str(error))
+    pytest.importorskip("mediapipe", reason="optional: pip install mediapipe==0.10.21")
 
 
 def test_mediapipe_finds_the_man_in_real_videos_and_training_reads_it(
