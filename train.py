@@ -42,10 +42,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
+from assets.draw import draw_bars, draw_curves
 from clip_model import BACKBONES, CLIP, Attention, load_clip, tokenize, unknown_name
 from data import Clips, DataConfig, ToyStills, build_configs
-from eval import (EvalConfig, autocast, draw_bars, draw_curves, evaluate, quiet_worker, report,
-                  write_results)
+from eval import EvalConfig, autocast, evaluate, quiet_worker, report, write_results
 from pevl import ROWS, TABLES, PeVLConfig, build_model
 from pose import atomic
 

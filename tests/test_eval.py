@@ -18,6 +18,7 @@ from PIL import Image
 import eval as ev
 import pevl
 import train
+from assets import draw
 from pose import JOINT_SETS, write_pose
 
 COCO = JOINT_SETS["coco17"].names
@@ -202,15 +203,15 @@ def drawn(path, least=3):
 
 
 def test_colour_scales_get_steadily_lighter_or_darker():
-    for scale, sign in ((ev.HEAT, 1), (ev.BLUES, -1)):
-        rgb = ev.colour(np.linspace(0, 1, 50), scale).astype(float)
+    for scale, sign in ((draw.HEAT, 1), (draw.BLUES, -1)):
+        rgb = draw.colour(np.linspace(0, 1, 50), scale).astype(float)
         assert (sign * np.diff(rgb @ (0.299, 0.587, 0.114)) > 0).all()
-    assert ev.colour([np.nan, -1, 2]).shape == (3, 3)
+    assert draw.colour([np.nan, -1, 2]).shape == (3, 3)
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
 def test_ticks_cover_the_range_with_round_steps(low, span):
-    marks = ev.ticks(low, low + span)
+    marks = draw.ticks(low, low + span)
     assert marks[0] <= low + 1e-6 * span + 1e-9 and marks[-1] >= low + span * (1 - 1e-6) - 1e-9
     assert 2 <= len(marks) <= 8
 
@@ -220,9 +221,9 @@ def test_confusion_is_drawn(tmp_path, K):
     table = torch.eye(K, dtype=torch.long) * 7
     table[0, K - 1] += 2
     labels = [f"{k}: a rather long label of a dive with somersaults and twists, platform" for k in range(K)]
-    ev.draw_confusion(table, labels, tmp_path / "c.png", "top-1 50 %")
+    draw.draw_confusion(table, labels, tmp_path / "c.png", "top-1 50 %")
     pixels = drawn(tmp_path / "c.png")
-    dark, cell = ev.BLUES[-1], min(max(1000 // K, 13), 44)
+    dark, cell = draw.BLUES[-1], min(max(1000 // K, 13), 44)
     assert (pixels == dark).all(-1).sum() > 0.5 * cell * cell            # the diagonal's full cells
     assert (pixels[:, -2:] == 255).all() and (pixels[-8:] == 255).all()  # nothing runs off the edge
 
@@ -232,14 +233,14 @@ def test_curves_and_bars_are_drawn(tmp_path):
              "grad_norm": math.inf} for k in (1, 2, 3)]
     rows[1]["top1"] = None
     for name, some in (("all", rows), ("one", rows[:1]), ("none", [])):
-        ev.draw_curves(some, tmp_path / f"{name}.png")
+        draw.draw_curves(some, tmp_path / f"{name}.png")
         drawn(tmp_path / f"{name}.png")
     pixels = drawn(tmp_path / "all.png")
-    for tint in ev.SERIES[:2]:                                          # both panels hold both colours
+    for tint in draw.SERIES[:2]:                                          # both panels hold both colours
         for half in (pixels[:, :550], pixels[:, 550:]):
             assert (np.abs(half.astype(int) - tint).sum(-1) < 12).any()
-    ev.draw_bars([("PeVL", 88.0, 2.0, 91.9), ("without P2V", 80.0, None, None)], tmp_path / "b.png")
-    wide = (np.abs(drawn(tmp_path / "b.png").astype(int) - ev.SERIES[0]).sum(-1) < 12).sum(1)
+    draw.draw_bars([("PeVL", 88.0, 2.0, 91.9), ("without P2V", 80.0, None, None)], tmp_path / "b.png")
+    wide = (np.abs(drawn(tmp_path / "b.png").astype(int) - draw.SERIES[0]).sum(-1) < 12).sum(1)
     assert wide.max() == pytest.approx(0.88 * 620, abs=12)               # the longer bar, to scale
 
 
@@ -252,27 +253,27 @@ def test_strips_are_drawn(tmp_path):
     spot[:, 5] = 0.3                                                    # row 1, column 1 of a 4 x 4 grid
     maps = {"patch_weight": spot, "before": np.ones((3, 16)), "after": np.zeros((3, 16))}
     bare = {**clip, "maps": {}, "right": None}
-    ev.draw_strip([{**clip, "maps": maps}, bare, {**bare, "scores": np.zeros((3, 17))}], tmp_path / "s.png")
-    pixels, step = drawn(tmp_path / "s.png"), ev.CELL + 3
+    draw.draw_strip([{**clip, "maps": maps}, bare, {**bare, "scores": np.zeros((3, 17))}], tmp_path / "s.png")
+    pixels, step = drawn(tmp_path / "s.png"), draw.CELL + 3
     assert pixels.shape[0] == 3 * (44 + 10) + (5 + 2 + 1) * step
-    cell = pixels[44 + 2 * step:, ev.MARGIN:][:ev.CELL, :ev.CELL].sum(-1).astype(int)
-    quarter = ev.CELL // 4
+    cell = pixels[44 + 2 * step:, draw.MARGIN:][:draw.CELL, :draw.CELL].sum(-1).astype(int)
+    quarter = draw.CELL // 4
     blocks = cell[:4 * quarter, :4 * quarter].reshape(4, quarter, 4, quarter).mean((1, 3))
     assert np.unravel_index(blocks.argmax(), (4, 4)) == (1, 1)
 
 
 def test_long_texts_keep_both_ends():
-    short = ev.shorten("Forward, 2.5 somersaults, no twist, pike position, platform", 14, 200)
-    assert short.startswith("Forw") and short.endswith("form") and ev.text_width(short, 14) <= 200
+    short = draw.shorten("Forward, 2.5 somersaults, no twist, pike position, platform", 14, 200)
+    assert short.startswith("Forw") and short.endswith("form") and draw.text_width(short, 14) <= 200
 
 
 def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
     image = Image.new("RGB", (4, 4), "white")
-    ev.save_png(image, tmp_path / "a" / "x.png")
+    draw.save_png(image, tmp_path / "a" / "x.png")
     old = (tmp_path / "a" / "x.png").read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError):
-        ev.save_png(image.resize((9, 9)), tmp_path / "a" / "x.png")
+        draw.save_png(image.resize((9, 9)), tmp_path / "a" / "x.png")
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]
     assert (tmp_path / "a" / "x.png").read_bytes() == old
 
@@ -385,7 +386,7 @@ def test_evaluation_repeats_what_training_ended_with(trained, monkeypatch, capsy
     drawn(trained.run / "confusion-test-1view.png")
     strips = sorted((trained.run / "strips-test").glob("*.png"))
     assert [p.name[:3] for p in strips] == ["000", "001"] and all(
-        drawn(p, 100).shape[1] == ev.MARGIN + (ev.CELL + 3) * 2 + 8 for p in strips)
+        drawn(p, 100).shape[1] == draw.MARGIN + (draw.CELL + 3) * 2 + 8 for p in strips)
     saved = np.load(trained.run / "probabilities-test-1view.npz")
     assert saved["probabilities"].sum(1) == pytest.approx(np.ones(5), abs=1e-4)
     assert saved["probabilities"].argmax(1).tolist() == [p["predicted"] for p in got["predictions"]]
