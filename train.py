@@ -617,7 +617,7 @@ def introduce(run):
             f"{run.world.device}, {run.precision}, {run.world.size} process(es) x "
             f"{cfg.batch // run.world.size} clips; {run.steps} steps\n{parameter_table(run.model)}")
     raw = getattr(run.model, "discrepancy", None)
-    if raw is not None and len(raw) > 1:                       # near 0: the two texts look alike
+    if raw is not None and raw.any():                           # all zero: Eq. (5) is switched off
         apart = raw[~torch.eye(len(raw), dtype=torch.bool, device=raw.device)]
         log.say(f"text discrepancies of Eq. (5), 1 - cos: smallest {apart.min():.4f}, mean "
                 f"{apart.mean():.4f}, largest {apart.max():.4f}")

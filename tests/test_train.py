@@ -539,6 +539,11 @@ def test_command(tree, tmp_path):
     assert outcome(tmp_path)[3][0].keys() >= {"total", "L_t", "L_R", "grad_norm", "lr", "step"}
 
 
+def test_discrepancies_are_told_where_they_count(tree, tmp_path, capsys):
+    train.prepare(*configs(tree, tmp_path, sgl=False))
+    assert "text discrepancies" not in capsys.readouterr().out
+
+
 def test_lab(tree, tmp_path, monkeypatch, capsys):
     """A table's rows x seeds are trained once each, a model that two tables share included; a lab
     that was cut goes on; the figures written are those of the runs' own test rows."""
