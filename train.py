@@ -89,8 +89,10 @@ PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the 
     "toy": TOY | dict(pose_frames=32, video_frames=4,       # all frames; the apparatus stands still
                       epochs=2, new_lr=4.0,                 # the pose tower has the most to learn
                       own_loss=0.5),                        # else sim_vs and sim_fw idle (D15)
-    "toy/vilp": TOY | dict(pose_frames=16, video_frames=16,  # at 8 a somersault is two frames
-                           epochs=4, trunk_lr=1.0,           # no CLIP has seen a heatmap
+    "toy/vilp": TOY | dict(pose_frames=32, video_frames=32,  # at 16 a somersault is three frames
+                           image_size=40, epochs=7,          # small: seven epochs in ten minutes
+                           trunk_lr=1.0,                     # no CLIP has seen a heatmap
+                           tau_fw=1.0,                       # at 0.1 few frames have a say
                            gate_raw=True),                   # else a pose is a factor of a half
     "toy/aim": TOY | dict(pose_frames=8, video_frames=8, epochs=4, lr=2e-3),   # 16: no better
     "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
