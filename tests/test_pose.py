@@ -857,12 +857,9 @@ def test_extraction_after_a_kill_ends_like_an_undisturbed_run(tmp_path, folder, 
 @pytest.fixture
 def real_videos():
     """cam01 to cam04: a man balances on one leg; he faces the first two and turns his back on the
-    others. 100 frames each, in the wheel of pose2sim, which is unpacked and never installed."""
-    wheel = Path(os.environ.get("POSE2SIM", ROOT / "data" / "pose2sim"))
-    folder = wheel / "Pose2Sim" / "Demo_SinglePerson" / "videos"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}: pip download --no-deps pose2sim==0.10.49, unzip it to {wheel}")
-    return folder
+    others. 100 frames each, in the package pose2sim, of which nothing else is wanted."""
+    package = pytest.importorskip("Pose2Sim", reason="optional: pip install --no-deps pose2sim==0.10.49")
+    return Path(package.__file__).parent / "Demo_SinglePerson" / "videos"
 
 
 @pytest.fixture
