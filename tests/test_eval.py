@@ -236,7 +236,7 @@ def test_curves_and_bars_are_drawn(tmp_path):
         draw.draw_curves(some, tmp_path / f"{name}.png")
         drawn(tmp_path / f"{name}.png")
     pixels = drawn(tmp_path / "all.png")
-    for tint in draw.SERIES[:2]:                                          # both panels hold both colours
+    for tint in draw.SERIES[:2]:                                        # both panels hold both colours
         for half in (pixels[:, :550], pixels[:, 550:]):
             assert (np.abs(half.astype(int) - tint).sum(-1) < 12).any()
     draw.draw_bars([("PeVL", 88.0, 2.0, 91.9), ("without P2V", 80.0, None, None)], tmp_path / "b.png")
