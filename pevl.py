@@ -36,6 +36,10 @@ from clip_model import (BACKBONES, CLIP, CLIP_MEAN, CLIP_STD, QuickGELU, check_s
 from pose import gaussian_heatmaps
 
 SIMILARITIES = ("vs", "ps", "fw")  # video-sentence, pose-sentence, frame-word: the terms of Eq. (4)
+SWITCHES = {  # what ablations turn -> the systems that read it; the others refuse a change
+    **dict.fromkeys(("video", "pose", "text"), ("pevl", "vilp")),
+    **dict.fromkeys(("video_adapters", "pose_adapters", "text_adapters", "p2v", "v2p", "sgl", "sim",
+                     "refinement", "literal_mask", "fusion", "pose_input"), ("pevl",))}
 
 @dataclass(frozen=True)
 class PeVLConfig:
@@ -62,7 +66,7 @@ class PeVLConfig:
     fusion: Annotated[Literal["similarities", "concat"], "the terms of Eq. (4), or one similarity "
                       "of concatenated clip features (Table 4)"] = "similarities"
     sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
-    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 (D10)"] = 0.01
+    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1, 1 (D10)"] = 0.01
     sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
@@ -79,13 +83,20 @@ class PeVLConfig:
         T, Tv, pevl = self.pose_frames, self.video_frames, self.model == "pevl"
         contrast = pevl and self.text and self.fusion == "similarities"
         usable = [name for name in self.sim if (self.video if name == "vs" else self.pose)]
+        read = [name for name, readers in SWITCHES.items() if self.model in readers]
+        unread = [name for name in SWITCHES if name not in read
+                  and getattr(self, name) != getattr(PeVLConfig, name)]
         for wrong, found, expected in (
             (min(T, Tv) < 1 or T % Tv, f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1"),
             (not (self.video or self.pose), "video and pose are off", "at least one on"),
             (contrast and not usable, f"sim={','.join(self.sim)} and video={self.video}, pose="
              f"{self.pose}", "vs with video, ps or fw with pose"),
             (pevl and self.video and self.pose_input == "heatmaps", "pose_input=heatmaps and video",
-             "heatmaps with --no-video, as in Table 9")):
+             "heatmaps with --no-video, as in Table 9"),
+            (unread, f"model={self.model} beside {', '.join(unread)}, which it does not read",
+             "only what it reads: " + (", ".join(read) or "none of these switches")),
+            (self.grad_checkpointing and self.model in ("vilp", "clip"), f"grad_checkpointing and "
+             f"model={self.model}", "pevl or aim, whose blocks are recomputed")):
             if wrong:
                 raise ValueError(f"{found}. Expected {expected}. Change the flag of that name.")
 
@@ -581,7 +592,8 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
         A[k, t] = mean over words w of softmax_t(word_kw . u_t / tau)
         video_k = sum_t A[k, t] u_t                       similarity[k] = video_k . sentence_k
     frames v, pose p (B, T, e), None: plain concept spotting; words (K, W, e), sentences (K, e),
-    word_mask (K, W) bool -> (B, K). All but video_k at unit length. No words: all tokens vote."""
+    word_mask (K, W) bool -> (B, K). All but video_k at unit length. No words: all tokens vote.
+    raw: as in `gate`."""
     check_shape(words, "K W e", K=len(sentences), e=frames.shape[-1])
     u = gate(frames, pose, raw)                                                 # (B, T, e)
     votes = (torch.einsum("kwe,bte->bkwt", unit(words), u) / tau).softmax(-1)   # (B, K, W, T)
@@ -590,7 +602,7 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
     return torch.einsum("bkt,bte,ke->bk", A, u, unit(sentences))
 
 class TemporalTransformer(nn.Module):
-    """ViLP's mixing of frame features (B, T, e): 6 layers, learned positions, residual."""
+    """ViLP's mixing of frame features (B, T, e): v + layers(v + position), 6 pre-norm layers."""
     def __init__(self, e, heads, frames, layers=6):
         super().__init__()
         self.position = nn.Parameter(torch.randn(frames, e) * 0.01)
@@ -604,7 +616,7 @@ class ViLP(ActionModel):
     """CLIP on frames, a second CLIP image tower on pose heatmaps, P-VCS; the text tower is frozen.
     video=False: pose and text. pose=False: video and text. text=False: linear head, mean frame."""
     PARTS = {"pose image": "pose", "temporal transformer": "mixer", "head": "head"}
-    SIGMA = 0.4  # of a joint's Gaussian, in patches of the tower: one sees where in it; ours
+    SIGMA = 0.4  # of a joint's Gaussian, in patches: wide enough to show where in one it is; ours
     def __init__(self, config, clip, texts, joints=17):
         super().__init__(config, clip, texts)
         e, heads = clip.config.embed_dim, clip.config.text_heads
@@ -619,7 +631,8 @@ class ViLP(ActionModel):
         maps = gaussian_heatmaps((xy + 1) / 2 * S - 0.5, scores, (S, S), sigma)
         return normalise(255 * maps.amax(2).flatten(0, 1)[:, None].expand(-1, 3, -1, -1))
     def forward(self, batch):
-        """-> label, frames v (B, Tv, e); where both towers are on also pose p (B, Tv, e)."""
+        """-> label, frames v (B, Tv, e); where both towers are on also pose p (B, Tv, e), else
+        `frames` comes from the one that is on."""
         read = lambda tower, x: tower(x).unflatten(0, (-1, self.config.video_frames))
         p = read(self.pose, self.heatmaps(batch)) if self.config.pose else None
         if not self.config.video:
@@ -634,6 +647,7 @@ class ViLP(ActionModel):
         logits = self.class_logits(features, self.encode_texts(labels))["all"]  # (B, U)
         return two_way_kl(logits[:, column], (10.0 * (column[:, None] == column)).exp())
     def class_logits(self, features, text=None):
+        """P-VCS / tau with all texts, or the head on the mean gated frame: "all", (B, K)."""
         v, p, raw = features["frames"], features.get("pose"), self.config.gate_raw
         if self.head:
             return {"all": self.head(gate(v, p, raw).mean(1))}
@@ -652,13 +666,15 @@ class AIM(ActionModel):
         self.video = VideoTower(config, clip.config, frames=config.video_frames)
         self.head = nn.Linear(clip.config.vision_width, self.classes)
     def forward(self, batch):
+        """-> label, video (B, d): the mean over frames of the class tokens after ln_post."""
         z, _ = self.video(normalise(batch["frames"]), self.clip.visual)         # (B, Tv, Nv, d)
         return {"label": batch["label"], "video": self.clip.visual.ln_post(z[:, :, 0]).mean(1)}
     def class_logits(self, features, text=None):
         return {"all": self.head(F.dropout(features["video"], 0.5, self.training))}
     def load_published(self, state):
         """An AIM checkpoint as its authors publish it (`backbone.*`, `cls_head.fc_cls.*`), frozen
-        part included, strict. Sequence first there, batch first here: the weights are the same."""
+        part included, strict; with one temporal adapter a block, as on Kinetics and Diving48 (two
+        for Something-Something). Sequence first there, batch first here: the weights agree."""
         target = {f"cls_head.fc_cls.{name}": p for name, p in self.head.named_parameters()}
         for name, p in self.clip.visual.named_parameters():
             target |= {f"backbone.{name}": p} if name != "proj" else {}
