@@ -23,6 +23,7 @@ import csv
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -98,7 +99,8 @@ PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the 
     "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
                               video_frames=1, lr=2e-3, warmup=0.25, batch=128, clip_grad=1.0,
                               paraphrase=1.0),               # the whole CLIP, from nothing
-    "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0),
+    "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0,
+                 prompt="This is a video about {}"),
     "aim": dict(lr=3e-4),                                    # these two as their papers have it
 }
 # What may change from one part of a run to the next, since it changes none of its numbers.
@@ -560,6 +562,10 @@ def prepare(cfg, data_cfg, model_cfg):
 
     run.at says where it stands, and is stored as it is: epoch and batch to do next, steps done,
     epochs measured, sums since the last row and the epoch's start. run.identity must not change."""
+    if (model_cfg.model == "clip") != (data_cfg.data == "toy-stills"):
+        raise ValueError(f"--model {model_cfg.model} --data {data_cfg.data}. Expected clip and "
+                         "toy-stills together: its pretraining; on clips it is zero-shot. Use "
+                         "another --model, or `python eval.py --model clip --data NAME`.")
     world = join_world(cfg)
     precision = choose_precision(cfg, world.device)
     row = f"-{cfg.row.replace('/', '-')}" if cfg.row else ""
@@ -732,31 +738,44 @@ def finish(run, data_cfg):
                       run.world.device)
     return metrics
 
+def row_flags(row):
+    """What a row of the tables changes, as flags of the command line."""
+    flags = {f"--{'no-' if x is False else ''}{name.replace('_', '-')}": x
+             for name, x in row.overrides.items()}
+    word = lambda x: "" if isinstance(x, bool) else f" {x if isinstance(x, str) else ','.join(x)}"
+    return " ".join(flag + word(x) for flag, x in flags.items())
+
 # ---- The toy lab ---------------------------------------------------------------------------------
 
 def lab(args, argv):
     """--lab: trains every row of a table with every seed; mean and spread beside the paper's top-1.
 
-    Rows of one model share its runs, other tables' included. What is done is not done again, and a
-    run that was cut goes on. Seeds are the outer loop: a first view of all rows comes early."""
+    Rows of one model share its runs, other tables' included. What is done is not done again, but
+    for --fresh; a run that was cut goes on. Seeds turn slowest: all rows are seen early."""
     table, folder = args.lab, Path(args.out or "out/lab")
     model = lambda row: repr(sorted(row.overrides.items()))
     if table not in TABLES:
         raise unknown_name("table", table, TABLES)
     if args.seeds < 1:
         raise ValueError(f"--seeds {args.seeds}. Expected 1 or more. Give 3 for a spread.")
+    for flag, value in {"--row": args.row, "--seed": args.seed}.items():
+        if value:
+            raise ValueError(f"{flag} {value} beside --lab. Expected neither: a lab trains all "
+                             "rows of its table with seeds 0 to --seeds - 1. Leave it out.")
     first = {model(row): name for name, row in reversed(ROWS.items())}  # row -> first of its model
-    plan = [(name, seed) for seed in range(args.seeds) for name in TABLES[table]]
-    found, spent = {name: [] for name in TABLES[table]}, []
-    for i, (name, seed) in enumerate(plan):
-        shared, start = first[model(ROWS[name])], time.monotonic()
+    plan, found, spent = [], {name: [] for name in TABLES[table]}, []
+    for seed, name in itertools.product(range(args.seeds), TABLES[table]):
+        shared = first[model(ROWS[name])]
         out = folder / shared.replace("/", "-") / f"seed{seed}"
         flags = ["--row", shared, "--seed", str(seed), "--out", str(out)]
         configs, _ = settings([*argv, *flags])
-        metrics = finished(out, configs)
+        plan.append((name, seed, configs, None if args.fresh else finished(out, configs)))
+    left = sum(metrics is None for *_, metrics in plan)
+    for i, (name, seed, configs, metrics) in enumerate(plan, 1):
         if metrics is None:
-            left = f", about {np.mean(spent) * (len(plan) - i) / 60:.0f} min left" if spent else ""
-            print(f"\nlab: {name} seed {seed}, run {i + 1} of {len(plan)}{left}", flush=True)
+            wait = f", about {np.mean(spent) * left / 60:.0f} min left" if spent else ""
+            print(f"\nlab: {name} seed {seed}, run {i} of {len(plan)}{wait}", flush=True)
+            start, left = time.monotonic(), left - 1
             metrics = train(*configs)
             spent.append(time.monotonic() - start)
         found[name].append(100 * metrics["top1"])
@@ -805,8 +824,7 @@ def main(argv=None):
     configs, args = settings(argv)
     try:
         for name, row in ROWS.items() if args.list_rows else ():
-            flags = ", ".join(f"{k}={v}" for k, v in row.overrides.items()) or "nothing"
-            print(f"{name:<22} paper {row.top1 or '-':>5}  {row.what} ({flags})")
+            print(f"{name:<20} paper {row.top1}  {row.what}: {row_flags(row) or 'nothing changes'}")
         if args.lab:
             lab(args, argv)
         elif not args.list_rows:

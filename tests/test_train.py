@@ -144,7 +144,7 @@ def test_presets_are_the_papers():
     assert model.backbone == "tiny" and not model.p2v and model.v2p and cfg.lr == 0.5
     cfg, data, model = parse("--data", "ucf101", "--model", "vilp")
     assert (model.video_frames, cfg.lr, cfg.weight_decay, cfg.epochs) == (8, 5e-5, 0.2, 30)
-    assert cfg.trunk_lr == 0.1
+    assert cfg.trunk_lr == 0.1 and data.prompt == "This is a video about {}"
     cfg, data, model = parse("--row", "table7/p")
     assert not data.read_video and data.read_poses
     cfg, data, model = parse("--model", "vilp")                  # the toy benchmark has its own for each system
@@ -513,7 +513,8 @@ def test_broken_clips(tree, tmp_path):
     ({"batch": 32}, "16 at most"),
     ({"precision": "bf16", "device": "cpu"}, "emulates it. Expected fp32"),
     ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
-    ({"device": "gpu"}, "Expected auto, cpu, cuda")])
+    ({"device": "gpu"}, "Expected auto, cpu, cuda"),
+    ({"model": "clip"}, "clip and toy-stills together")])
 def test_user_errors(tree, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train.train(*configs(tree, tmp_path, **changes))
@@ -580,6 +581,11 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
     trained.clear()                                            # all is there: nothing is trained
     assert train.main(lab) == 0 and not trained
+    assert train.main([*lab, "--fresh"]) == 130 and len(trained) == 2         # but for --fresh
+    trained.clear()
+    for flags_beside in (["--row", "table5/no-p2v"], ["--seed", "1"]):
+        assert train.main([*lab, *flags_beside]) == 2
+        assert "beside --lab" in capsys.readouterr().err
     assert train.main([*lab, "--lambda-r", "0.2"]) == 2        # other settings: not these runs
     assert "lambda_r" in capsys.readouterr().err
     assert train.main([*flags, "--lab", "table55"]) == 2
