@@ -36,9 +36,9 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.flop_counter import FlopCounterMode
 
 from assets.draw import draw_confusion, draw_strip
-from clip_model import BACKBONES, CLIP, unknown_name
+from clip_model import BACKBONES, CLIP, read_weights, unknown_name
 from data import DATASETS, Clip, Clips, DataConfig, build_configs, diving_text
-from pevl import ROWS, TABLES, PeVLConfig, build_model
+from pevl import ROWS, SWITCHES, TABLES, PeVLConfig, build_model
 from pose import JOINT_SETS, atomic, joint_set, read_pose
 
 
@@ -332,14 +332,18 @@ def cost_table(rows: dict) -> str:
         costs = count_costs(config, memo=memo)
         G, tuned, everything = (sum(part[what] for part in costs.values()) for what in three)
         columns = [sum(costs[p]["gmacs"] for p in own if p in costs) for own in COLUMNS.values()]
-        paper = (None, TABLE1_M.get((config.model, config.backbone)))
+        alike = dict(model=config.model, backbone=config.backbone)
+        paper = None, TABLE1_M.get((config.model, config.backbone))
         if row:
-            paper = (row.gmacs, row.tunable_m) if config.backbone == "ViT-B/16" else (None, None)
+            alike, paper = row.overrides, (row.gmacs, row.tunable_m)
+        if config != PeVLConfig(**alike):              # not with the paper's settings
+            paper = None, None
         lines.append([f"{name} ({row.what})" if row else name,
                       *(f"{x:.1f}" for x in (*columns, G - sum(columns), G)), *gap(G, paper[0]),
                       f"{tuned:.2f}", *gap(tuned, paper[1]), f"{everything:.1f}"])
         parts += [[part, *(f"{c[what]:.3f}" for what in three)] for part, c in costs.items()]
-    note = (f"G multiply-accumulates per clip, {config.backbone}, {config.image_size} px; text: "
+    note = (f"G multiply-accumulates per clip: {config.backbone}, {config.image_size} px, "
+            f"{config.video_frames} video and {config.pose_frames} pose frames; text: "
             f"{len(dives())} prompts like Diving48's, cut at the longest, counted once")
     return "\n".join([*(table(parts) + [""] if len(rows) == 1 else []), *table(lines), note])
 
@@ -354,12 +358,16 @@ def table(lines: list[list[str]]) -> list[str]:
 # ---- Checkpoints ---------------------------------------------------------------------------------
 
 def find_checkpoint(row: str = "", out="out") -> Path:
-    """`last.pt`, the final weights, of the newest run under out/, or of the newest of `row`."""
-    runs = sorted(Path(out).glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in runs:
+    """`last.pt`, the final weights, of the newest run in out/; with `row` of the newest that has
+    its switches, whatever it is called, a lab's runs included."""
+    turned = lambda config: {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
+                             if k == "model" or k in SWITCHES}
+    runs = Path(out).glob("**/last.pt" if row else "*/last.pt")
+    for path in sorted(runs, key=lambda path: path.stat().st_mtime, reverse=True):
         about = path.with_name("config.json")
         config = json.loads(about.read_text()).get("config", {}) if about.exists() else {}
-        if config.get("data") != "toy-stills" and row in ("", config.get("row")):
+        same = not row or turned(config) == turned(vars(PeVLConfig(**ROWS[row].overrides)))
+        if config.get("data") != "toy-stills" and same:
             return path
     flag = f" --row {row}" if row else ""
     raise FileNotFoundError(f"no trained model{flag and f' of {row}'} under {out}/. Expected a "
@@ -454,8 +462,9 @@ class EvalConfig:
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     costs: Annotated[bool, "count operations and parameters; takes model flags"] = False
     table: Annotated[str, "with --costs: the rows of a table, 4 to 9"] = ""
-    row: Annotated[str, "with --costs: a row, as table5/no-p2v; else: its newest run"] = ""
+    row: Annotated[str, "with --costs: a row, as table5/no-p2v; else: newest run like it"] = ""
     clip: Annotated[str, "where CLIP's weights lie now; empty: where they lay in training"] = ""
+    aim_weights: Annotated[str, "with --model aim: a file that AIM's authors publish"] = ""
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 
@@ -477,7 +486,7 @@ def read_command(argv) -> tuple:
     """argv -> EvalConfig, VideoConfig or PeVLConfig, DataConfig, a checkpoint's path and content.
 
     --video and --pose are files here and switches of a model in training, so model flags are read
-    only after --costs, --model or --backbone; a checkpoint has its own."""
+    only after --costs, --model or --backbone; a run's checkpoint has its own."""
     import train                                                 # train.py imports this file
     given, held = {word.split("=")[0] for word in argv}, {}
     modelled = bool(given & {"--costs", "--model", "--backbone"})
@@ -485,9 +494,20 @@ def read_command(argv) -> tuple:
     def presets(args):
         if args.row and args.row not in ROWS:
             raise unknown_name("row", args.row, ROWS)
+        model = args.model if modelled else "pevl"
+        for wrong, expected in (
+                (args.table and not args.costs, "--table with --costs"),
+                (args.row and (args.table or args.ckpt), "--row without --table and --ckpt"),
+                (model != "pevl" and (args.row or args.table), "PeVL, whose rows they are"),
+                (model != "aim" and args.aim_weights, "--model aim")):
+            if wrong:
+                said = {"row": args.row, "table": args.table, "ckpt": args.ckpt, "model": model,
+                        "aim-weights": args.aim_weights}
+                said = " ".join(f"--{flag} {word}" for flag, word in said.items() if word)
+                raise ValueError(f"{said}. Expected {expected}. Change one of them.")
         if args.costs:
-            return ROWS[args.row].overrides if args.row else {}
-        if modelled and args.model == "clip":
+            return ROWS[args.row].overrides if args.row else train.PRESETS.get(model, {})
+        if model == "clip" or args.aim_weights:
             return train.presets(args)
         path = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
         saved = train.read_checkpoint(path / "last.pt" if path.is_dir() else path)
@@ -495,8 +515,9 @@ def read_command(argv) -> tuple:
         config = saved["config"]
         what = f"{path}, which is {config['model']} on {config['data']} and {config['backbone']}"
         if modelled:
-            raise ValueError(f"--model or --backbone beside {what}. Expected them with --costs or "
-                             "--model clip alone, since a checkpoint has its own. Leave them out.")
+            raise ValueError(f"--model or --backbone beside {what}. Expected them with --costs, "
+                             "--model clip or --aim-weights, since a checkpoint has its own. Leave "
+                             "them out.")
         if config["data"] == "toy-stills":
             raise ValueError(f"cannot evaluate {what}: CLIP's own pretraining. Expected pevl, vilp "
                              "or aim on clips. Choose another --ckpt.")
@@ -585,12 +606,15 @@ def run(argv) -> dict | None:
     if saved:
         check_data(dataset, saved)
     else:
-        model = build_model(other, load_trunk(other), dataset.texts, len(dataset.joints))
-        model = model.to(world.device)
+        trunk = dataclasses.replace(other, clip="random") if cfg.aim_weights else other
+        model = build_model(other, load_trunk(trunk), dataset.texts, len(dataset.joints))
+        if cfg.aim_weights:                            # which hold CLIP's image tower, too
+            model.load_published(read_weights(cfg.aim_weights))
+        model = model.to(world.device).eval()
     result = evaluate(model, dataset, cfg.batch, world.device, data_cfg.workers, precision,
                       probabilities=cfg.save_probabilities)
     if world.rank == 0:
-        path = held.get("path", Path("out") / f"{data_cfg.data}-clip")
+        path = held.get("path", Path(cfg.aim_weights or f"out/{data_cfg.data}-clip"))
         folder = Path(cfg.out) if cfg.out else path.parent if path.suffix else path
         about = {"checkpoint": str(path), "model": model.config.model,
                  "backbone": model.config.backbone, "data": data_cfg.data, "split": cfg.eval_split,

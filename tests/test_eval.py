@@ -4,6 +4,7 @@ import math
 import os
 import types
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from assets import draw
 from pose import JOINT_SETS, write_pose
 
 COCO = JOINT_SETS["coco17"].names
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 
 
 # ---- Stand-ins: a data set whose frames hold their own index, a model that looks the logits up ---------------
@@ -318,11 +320,26 @@ def test_remembered_parts_cost_what_fresh_ones_do():
         assert sum(c["gmacs"] for c in costs.values()) > 0 and sum(c["total_m"] for c in costs.values()) > 0.5
 
 
-def test_cost_table_has_the_rows_and_the_paper(capsys):
-    assert ev.main(["--costs", "--table", "9"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("table9/heatmap") and lines[2].startswith("table9/coordinates")
-    assert lines[2].split()[-7:-4] == ["108.1", "108", "+0.1"]
+def test_cost_table_is_the_readmes(capsys):
+    """The printed Table 7: in README to the last figure; text 47.1 G (D26)."""
+    assert ev.main(["--costs", "--table", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert printed in README and [line.split()[0] for line in printed.splitlines()[1:8]] == list(pevl.TABLES["table7"])
+    assert "47.1" in printed.splitlines()[4]
+
+
+def test_costs_of_other_settings(capsys):
+    """A row beside its own figures; Table 1's of the large AIM; with other settings none of the paper's; ViLP's 8 frames."""
+    def said(*flags):
+        assert ev.main(["--costs", *flags]) == 0
+        line, note = capsys.readouterr().out.splitlines()[-2:]
+        return line, note
+
+    assert "0.0  309.5    311  -1.5    14.09     11  +3.1" in said("--row", "table9/heatmap")[0]
+    assert "-     -    37.91     38  -0.1" in said("--model", "aim", "--backbone", "ViT-L/14")[0]
+    small = ("--backbone", "tiny", "--image-size", "80")
+    assert said(*small, "--row", "table7/pevl")[0].split().count("-") == 4
+    assert "80 px, 8 video and 8 pose frames" in said(*small, "--model", "vilp")[1]
 
 
 # ---- The command line on a trained model --------------------------------------------------------------------
@@ -428,6 +445,50 @@ def test_clip_needs_no_checkpoint(trained, tmp_path, capsys):
     assert "model clip, backbone tiny, data diving48" in capsys.readouterr().out and evaluated(tmp_path)["clips"] == 5
 
 
+def test_newest_run_of_a_row_by_its_switches(tmp_path):
+    """A lab's runs count, and so does any name of the same model; a run with other switches does not."""
+    def ran(name, mtime, **changes):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        config = train.as_json(pevl.PeVLConfig(**changes)) | {"data": "toy", "row": "any"}
+        (folder / "config.json").write_text(json.dumps({"config": config}))
+        (folder / "last.pt").touch()
+        os.utime(folder / "last.pt", (mtime, mtime))
+        return folder / "last.pt"
+
+    whole, lab = ran("toy-pevl", 1), ran("lab/table5-no-p2v/seed1", 2, p2v=False)
+    other = ran("toy-other", 3, p2v=False, sim=("vs",))
+    find = lambda *row: ev.find_checkpoint(*row, out=tmp_path)
+    assert find() == other and find("table5/no-p2v") == lab
+    assert find("table4/sgmc") == find("table6/all") == whole
+    with pytest.raises(FileNotFoundError, match="no trained model of table6/vs"):
+        find("table6/vs")
+
+
+def test_weights_that_aims_authors_publish(trained, tmp_path, capsys):
+    """A checkpoint in their form, {meta, state_dict}, is evaluated as it is, at the accuracy that its head gives."""
+    torch.manual_seed(0)
+    config = pevl.PeVLConfig(model="aim", backbone="tiny", clip="random", image_size=80, pose_frames=2, video_frames=2)
+    model = pevl.build_model(config, train.load_trunk(config), ["a", "b", "c"])
+    with torch.no_grad():
+        model.head.bias[1] = 99.0                             # it always says the second of three labels
+    names = {"temporal_adapter": "T_Adapter", "spatial_adapter": "S_Adapter", "mlp_adapter": "MLP_Adapter", "down": "D_fc1",
+             "up": "D_fc2"}
+    state = {f"backbone.{name}": x for name, x in model.clip.visual.state_dict().items() if name != "proj"}
+    for name, x in model.video.state_dict().items():
+        name = ".".join(names.get(word, word) for word in name.split("."))
+        state["backbone." + name.replace("blocks.", "transformer.resblocks.")] = x.transpose(0, 1) if "embed" in name else x
+    state |= {f"cls_head.fc_cls.{name}": x for name, x in model.head.state_dict().items()}
+    torch.save({"meta": {"epoch": 50}, "state_dict": state}, tmp_path / "aim.pth")
+    flags = ["--model", "aim", "--aim-weights", str(tmp_path / "aim.pth"), "--backbone", "tiny", "--data", "diving48",
+             "--root", str(trained.root), "--out", str(tmp_path), *SMALL[:2], "--pose-frames", "2", *SMALL[4:]]
+    assert ev.main(flags) == 0
+    assert [row["predicted"] for row in evaluated(tmp_path)["predictions"]] == [1] * 5
+    assert "model aim, backbone tiny" in capsys.readouterr().out
+    assert ev.main([*flags, "--video-frames", "1"]) == 2
+    assert "no AIM checkpoint" in capsys.readouterr().err
+
+
 def changed_checkpoint(trained, path, **changes):
     saved = torch.load(trained.run / "last.pt", weights_only=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -460,6 +521,12 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     assert "--views 0" in error("--ckpt", run, "--views", "0")
     assert "--views" in error("--ckpt", run, "--veiws", "3")
     assert "table '3'" in error("--costs", "--table", "3")
+    for flags, expected in ((["--table", "7"], "--table with --costs"),
+                            (["--costs", "--table", "7", "--row", "table5/no-p2v"], "--row without --table"),
+                            (["--ckpt", run, "--row", "table5/no-p2v"], "--row without --table and --ckpt"),
+                            (["--costs", "--table", "7", "--model", "vilp"], "PeVL, whose rows"),
+                            (["--aim-weights", "aim.pth"], "Expected --model aim")):
+        assert expected in error(*flags)
     other = write_tree(tmp_path / "other", VOCABULARY + [["Back", "Dive", "NoTwis", "TUCK"]])
     assert "has 4 labels, the checkpoint 3; number 3 is 'Back, dive" in error("--ckpt", run, "--root", str(other))
     hashed = changed_checkpoint(trained, tmp_path / "b" / "last.pt", clip="0" * 64)

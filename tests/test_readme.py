@@ -9,6 +9,7 @@ import pytest
 
 import data
 import pevl
+import train
 from clip_model import BACKBONES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,6 +104,15 @@ def test_data_sections_agree_with_the_registry(name, capsys):
 def test_pictures_are_there():
     for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (ROOT / path).stat().st_size > 1000, path
+
+
+def test_row_table_is_the_registry():
+    """A line for every row, whose flags make its configuration."""
+    for name, row in pevl.ROWS.items():
+        flags = train.row_flags(row)
+        assert f"| `{name}` | {row.what} | {f'`{flags}`' if flags else '-'} | {row.top1} |\n" in README
+        (made,), _ = data.build_configs(flags.split(), (pevl.PeVLConfig,))
+        assert made == pevl.PeVLConfig(**row.overrides)
 
 
 def test_paper_figures_are_the_papers():
