@@ -482,6 +482,22 @@ class VideoConfig:
     topk: Annotated[int, "labels to print"] = 5
 
 
+def check_flags(args, model: str) -> None:
+    """Flags that contradict each other or would be without effect are refused."""
+    if args.row and args.row not in ROWS:
+        raise unknown_name("row", args.row, ROWS)
+    said = {"row": args.row, "table": args.table, "ckpt": args.ckpt, "model": model,
+            "aim-weights": args.aim_weights}
+    for wrong, expected in (
+            (args.table and not args.costs, "--table with --costs"),
+            (args.row and (args.table or args.ckpt), "--row without --table and --ckpt"),
+            (model != "pevl" and (args.row or args.table), "PeVL, whose rows they are"),
+            (model != "aim" and args.aim_weights, "--model aim")):
+        if wrong:
+            said = " ".join(f"--{flag} {word}" for flag, word in said.items() if word)
+            raise ValueError(f"{said}. Expected {expected}. Change one of them.")
+
+
 def read_command(argv) -> tuple:
     """argv -> EvalConfig, VideoConfig or PeVLConfig, DataConfig, a checkpoint's path and content.
 
@@ -492,19 +508,8 @@ def read_command(argv) -> tuple:
     modelled = bool(given & {"--costs", "--model", "--backbone"})
 
     def presets(args):
-        if args.row and args.row not in ROWS:
-            raise unknown_name("row", args.row, ROWS)
         model = args.model if modelled else "pevl"
-        for wrong, expected in (
-                (args.table and not args.costs, "--table with --costs"),
-                (args.row and (args.table or args.ckpt), "--row without --table and --ckpt"),
-                (model != "pevl" and (args.row or args.table), "PeVL, whose rows they are"),
-                (model != "aim" and args.aim_weights, "--model aim")):
-            if wrong:
-                said = {"row": args.row, "table": args.table, "ckpt": args.ckpt, "model": model,
-                        "aim-weights": args.aim_weights}
-                said = " ".join(f"--{flag} {word}" for flag, word in said.items() if word)
-                raise ValueError(f"{said}. Expected {expected}. Change one of them.")
+        check_flags(args, model)
         if args.costs:
             return ROWS[args.row].overrides if args.row else train.PRESETS.get(model, {})
         if model == "clip" or args.aim_weights:
