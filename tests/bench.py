@@ -375,11 +375,11 @@ def pose(full):
              f"{len(frames) / whole:.2f} frames/s", f"network {best(network) / whole:.0%} of the time (goal 85 %)")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; default: all")
     parser.add_argument("--full", action="store_true", help="more repetitions")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if unknown := set(args.parts) - {"train", "data", "pose"}:
         parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected train, data or pose")
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
