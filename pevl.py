@@ -66,7 +66,7 @@ class PeVLConfig:
     fusion: Annotated[Literal["similarities", "concat"], "the terms of Eq. (4), or one similarity "
                       "of concatenated clip features (Table 4)"] = "similarities"
     sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
-    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1, 1 (D10)"] = 0.01
+    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)"] = 0.01
     sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
