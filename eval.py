@@ -332,12 +332,11 @@ def cost_table(rows: dict) -> str:
         costs = count_costs(config, memo=memo)
         G, tuned, everything = (sum(part[what] for part in costs.values()) for what in three)
         columns = [sum(costs[p]["gmacs"] for p in own if p in costs) for own in COLUMNS.values()]
-        alike = dict(model=config.model, backbone=config.backbone)
+        papers = PeVLConfig(model=config.model, backbone=config.backbone)
         paper = None, TABLE1_M.get((config.model, config.backbone))
         if row:
-            alike, paper = row.overrides, (row.gmacs, row.tunable_m)
-        if config != PeVLConfig(**alike):              # not with the paper's settings
-            paper = None, None
+            papers, paper = PeVLConfig(**row.overrides), (row.gmacs, row.tunable_m)
+        paper = paper if config == papers else (None, None)            # by the paper's settings
         lines.append([f"{name} ({row.what})" if row else name,
                       *(f"{x:.1f}" for x in (*columns, G - sum(columns), G)), *gap(G, paper[0]),
                       f"{tuned:.2f}", *gap(tuned, paper[1]), f"{everything:.1f}"])
@@ -360,13 +359,13 @@ def table(lines: list[list[str]]) -> list[str]:
 def find_checkpoint(row: str = "", out="out") -> Path:
     """`last.pt`, the final weights, of the newest run in out/; with `row` of the newest that has
     its switches, whatever it is called, a lab's runs included."""
-    turned = lambda config: {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
-                             if k == "model" or k in SWITCHES}
+    from train import as_json                                    # train.py imports this file
+    like = as_json(PeVLConfig(**ROWS[row].overrides)) if row else {}
     runs = Path(out).glob("**/last.pt" if row else "*/last.pt")
     for path in sorted(runs, key=lambda path: path.stat().st_mtime, reverse=True):
         about = path.with_name("config.json")
         config = json.loads(about.read_text()).get("config", {}) if about.exists() else {}
-        same = not row or turned(config) == turned(vars(PeVLConfig(**ROWS[row].overrides)))
+        same = all(config.get(k) == like[k] for k in ("model", *SWITCHES) if like)
         if config.get("data") != "toy-stills" and same:
             return path
     flag = f" --row {row}" if row else ""
@@ -615,7 +614,7 @@ def run(argv) -> dict | None:
         model = build_model(other, load_trunk(trunk), dataset.texts, len(dataset.joints))
         if cfg.aim_weights:                            # which hold CLIP's image tower, too
             model.load_published(read_weights(cfg.aim_weights))
-        model = model.to(world.device).eval()
+        model = model.to(world.device)
     result = evaluate(model, dataset, cfg.batch, world.device, data_cfg.workers, precision,
                       probabilities=cfg.save_probabilities)
     if world.rank == 0:

@@ -80,21 +80,21 @@ class PeVLConfig:
             raise unknown_name("backbone", self.backbone, BACKBONES)
         for name in set(self.sim) - set(SIMILARITIES):
             raise unknown_name("similarity", name, SIMILARITIES)
-        T, Tv, pevl = self.pose_frames, self.video_frames, self.model == "pevl"
-        contrast = pevl and self.text and self.fusion == "similarities"
+        T, Tv = self.pose_frames, self.video_frames
+        contrast = self.text and self.fusion == "similarities"
         usable = [name for name in self.sim if (self.video if name == "vs" else self.pose)]
         read = [name for name, readers in SWITCHES.items() if self.model in readers]
         unread = [name for name in SWITCHES if name not in read
                   and getattr(self, name) != getattr(PeVLConfig, name)]
         for wrong, found, expected in (
             (min(T, Tv) < 1 or T % Tv, f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1"),
+            (unread, f"model={self.model} beside {', '.join(unread)}, which it does not read",
+             "only what it reads: " + (", ".join(read) or "none of these switches")),
             (not (self.video or self.pose), "video and pose are off", "at least one on"),
             (contrast and not usable, f"sim={','.join(self.sim)} and video={self.video}, pose="
              f"{self.pose}", "vs with video, ps or fw with pose"),
-            (pevl and self.video and self.pose_input == "heatmaps", "pose_input=heatmaps and video",
+            (self.video and self.pose_input == "heatmaps", "pose_input=heatmaps and video",
              "heatmaps with --no-video, as in Table 9"),
-            (unread, f"model={self.model} beside {', '.join(unread)}, which it does not read",
-             "only what it reads: " + (", ".join(read) or "none of these switches")),
             (self.grad_checkpointing and self.model in ("vilp", "clip"), f"grad_checkpointing and "
              f"model={self.model}", "pevl or aim, whose blocks are recomputed")):
             if wrong:

@@ -738,13 +738,6 @@ def finish(run, data_cfg):
                       run.world.device)
     return metrics
 
-def row_flags(row):
-    """What a row of the tables changes, as flags of the command line."""
-    flags = {f"--{'no-' if x is False else ''}{name.replace('_', '-')}": x
-             for name, x in row.overrides.items()}
-    word = lambda x: "" if isinstance(x, bool) else f" {x if isinstance(x, str) else ','.join(x)}"
-    return " ".join(flag + word(x) for flag, x in flags.items())
-
 # ---- The toy lab ---------------------------------------------------------------------------------
 
 def lab(args, argv):
@@ -818,6 +811,13 @@ def settings(argv):
                             "as table5, one after the other, and compare; --out: out/lab")
         parser.add_argument("--seeds", type=int, default=3, help="of --lab: 0 to N - 1 (3)")
     return build_configs(argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
+
+def row_flags(row):
+    """What a row of the tables changes, as flags of the command line."""
+    flags = {f"--{'no-' if x is False else ''}{name.replace('_', '-')}": x
+             for name, x in row.overrides.items()}
+    word = lambda x: "" if isinstance(x, bool) else f" {x if isinstance(x, str) else ','.join(x)}"
+    return " ".join(flag + word(x) for flag, x in flags.items())
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv

@@ -21,6 +21,7 @@ import pevl
 import train
 from assets import draw
 from pose import JOINT_SETS, write_pose
+from strategies import published_aim
 
 COCO = JOINT_SETS["coco17"].names
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
@@ -472,14 +473,7 @@ def test_weights_that_aims_authors_publish(trained, tmp_path, capsys):
     model = pevl.build_model(config, train.load_trunk(config), ["a", "b", "c"])
     with torch.no_grad():
         model.head.bias[1] = 99.0                             # it always says the second of three labels
-    names = {"temporal_adapter": "T_Adapter", "spatial_adapter": "S_Adapter", "mlp_adapter": "MLP_Adapter", "down": "D_fc1",
-             "up": "D_fc2"}
-    state = {f"backbone.{name}": x for name, x in model.clip.visual.state_dict().items() if name != "proj"}
-    for name, x in model.video.state_dict().items():
-        name = ".".join(names.get(word, word) for word in name.split("."))
-        state["backbone." + name.replace("blocks.", "transformer.resblocks.")] = x.transpose(0, 1) if "embed" in name else x
-    state |= {f"cls_head.fc_cls.{name}": x for name, x in model.head.state_dict().items()}
-    torch.save({"meta": {"epoch": 50}, "state_dict": state}, tmp_path / "aim.pth")
+    torch.save({"meta": {"epoch": 50}, "state_dict": published_aim(model)}, tmp_path / "aim.pth")
     flags = ["--model", "aim", "--aim-weights", str(tmp_path / "aim.pth"), "--backbone", "tiny", "--data", "diving48",
              "--root", str(trained.root), "--out", str(tmp_path), *SMALL[:2], "--pose-frames", "2", *SMALL[4:]]
     assert ev.main(flags) == 0

@@ -15,7 +15,7 @@ from clip_model import BACKBONES, CLIP, CLIPConfig
 from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, predict,
                       semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
 from pevl import P2V, ROWS, V2P, Adapter, PeVLConfig, build_model
-from strategies import randn, seeds, sizes
+from strategies import published_aim, randn, seeds, sizes
 
 SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2,
                    vision_heads=2, context_length=32, vocab_size=613, text_width=16, text_heads=2,
@@ -880,16 +880,7 @@ def test_aim_starts_as_clip_reads_the_mean_class_token_and_time_mixes_time_only(
 
 def test_aim_published_names_round_trip():
     source, target = stir(model_of(model="aim")), model_of(model="aim", seed=7)
-    state = {"cls_head.fc_cls.weight": source.head.weight, "cls_head.fc_cls.bias": source.head.bias,
-             "backbone.temporal_embedding": source.video.temporal_embedding.transpose(0, 1)}
-    state |= {f"backbone.{n}": v for n, v in source.clip.visual.state_dict().items() if n != "proj"}
-    for i, block in enumerate(source.video.blocks):
-        for theirs, ours in (("T", block.temporal_adapter), ("S", block.spatial_adapter),
-                             ("MLP", block.mlp_adapter)):
-            name = f"backbone.transformer.resblocks.{i}.{theirs}_Adapter"
-            for fc, layer in (("D_fc1", ours.down), ("D_fc2", ours.up)):
-                state |= {f"{name}.{fc}.weight": layer.weight, f"{name}.{fc}.bias": layer.bias}
-    state = {n: v.detach().clone() for n, v in state.items()}
+    state = published_aim(source)
     target.load_published(state)
     close(target.eval()(batch_of())["video"], source.eval()(batch_of())["video"], 0)
     state.pop("backbone.ln_post.bias")
