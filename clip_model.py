@@ -23,7 +23,6 @@ text spells out are words like any other, so that a row has one start and one en
 """
 import collections
 import contextlib
-import difflib
 import functools
 import gzip
 import hashlib
@@ -44,37 +43,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from support.checks import check_shape, unknown_name
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)     # of RGB in [0, 1], over CLIP's training images
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 START, END = 49406, 49407                           # <|startoftext|>, <|endoftext|>
 ASSETS = Path(__file__).resolve().parent / "assets"
-
-
-# ---- Checks shared by all files ----------------------------------------------------------------
-def check_shape(x, spec, name="tensor", /, **sizes):
-    """Check x's shape against e.g. "B T J 2" or "... n d"; give the sizes or raise ValueError.
-
-    A letter names a size (equal letters must agree, `sizes` fixes some beforehand), a number is
-    that size, a leading `...` stands for any number of axes. Shapes alone are read.
-    """
-    axes, found = spec.split(), dict(sizes)
-    if axes[0] == "...":
-        axes[:1] = [str(size) for size in x.shape[:max(0, x.dim() - len(axes) + 1)]]
-    if len(axes) != x.dim() or any(
-            size != (int(axis) if axis.isdigit() else found.setdefault(axis, size))
-            for axis, size in zip(axes, x.shape)):
-        expected = f"({', '.join(spec.split())}){f' with {sizes}' if sizes else ''}"
-        raise ValueError(f"{name} has the shape {tuple(x.shape)}. Expected {expected}. Check what "
-                         f"is passed as {name}.")
-    return found
-
-
-def unknown_name(what, name, choices):
-    """ValueError for a name that is none of `choices`; it names the nearest one, if any."""
-    plain = {str(c).lower(): str(c) for c in choices}
-    names, near = ", ".join(plain.values()), difflib.get_close_matches(str(name).lower(), plain, 1)
-    hint = f"Did you mean {plain[near[0]]!r}?" if near else "Choose one of these."
-    return ValueError(f"unknown {what} {name!r}. Expected one of {names}. {hint}")
 
 
 # ---- Backbones ---------------------------------------------------------------------------------

@@ -16,10 +16,8 @@ Letters: T pose frames, Tv video frames (Tv divides T), J joints, K classes, S s
 crop, R test views. Launch: `python data.py layout NAME` prints the folders that a data set needs,
 `python data.py check NAME --root DIR [--full]` says what is wrong with a download.
 """
-import argparse
 import contextlib
 import csv
-import difflib
 import gc
 import json
 import math
@@ -30,11 +28,11 @@ import textwrap
 import time
 from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Callable, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Callable, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -42,9 +40,10 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from assets.toy import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, make_toy, toy_captions,
-                        toy_paraphrase, toy_still, toy_vector)
 from pose import JOINT_SETS, joint_set, read_pose
+from support.checks import unknown_name
+from support.settings import build_configs
+from toy.divers import make_toy
 
 # ------------------------------------------------------------------------------- reading an index
 
@@ -74,14 +73,6 @@ class Benchmark:
     layout: str               # files to fetch and where they go, as a tree
     paper: str = ""           # the counts that the paper gives
     joints: str = "coco17"    # the joint set when no pose file is there to tell
-
-
-def unknown(what, name, choices):
-    """The error for a name that is not among `choices`, with the nearest of them."""
-    near = difflib.get_close_matches(str(name), map(str, choices), 1)
-    these = ", ".join(map(str, choices)) if len(choices) < 20 else f"{len(choices)} in --help"
-    return ValueError(f"unknown {what} {name!r}. Expected one of {these}. "
-                      + (f"Did you mean {near[0]!r}?" if near else "See --help."))
 
 
 def need(path, name):
@@ -373,9 +364,6 @@ DATASETS = {
     "toy": Benchmark(
         "the toy benchmark, procedural divers that are made on first use", read_diving48, 16,
         DIVING.prompt, DIVING.metrics, ALL_THREE, "", {}, DIVING.layout),
-    "toy-stills": Benchmark(
-        "captioned stills of the toy benchmark, for the tiny CLIP; drawn when asked for", None, 0,
-        DIVING.prompt, ("top1",), ALL_THREE, "", {}, "nothing is read or written"),
     "diving48": DIVING,
     "gym99": GYM99,
     "gym288": Benchmark(
@@ -455,9 +443,9 @@ class DataConfig:
 
     def __post_init__(self):
         if self.data not in DATASETS:
-            raise unknown("data set", self.data, DATASETS)
+            raise unknown_name("data set", self.data, DATASETS)
         if self.entry.variant and self.variant not in self.entry.counts:
-            raise unknown(f"{self.entry.variant} of {self.data}", self.variant, self.entry.counts)
+            raise unknown_name(f"{self.entry.variant} of {self.data}", self.variant, self.entry.counts)
         if not 0 < self.video_frames <= self.pose_frames or self.pose_frames % self.video_frames:
             raise ValueError(f"{self.video_frames} video frames of {self.pose_frames} pose frames. "
                              "Expected a divisor. Try --pose-frames 48 --video-frames 16.")
@@ -484,74 +472,8 @@ class DataConfig:
     def own_split(self, split):
         """train, val or test -> what the data set calls the split that plays this part."""
         if split not in ALL_THREE:
-            raise unknown("split", split, ALL_THREE)
+            raise unknown_name("split", split, ALL_THREE)
         return (TRAIN_TEST if self.variant == "cs" else self.entry.splits)[split]
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, `error: ...`, and name the nearest flag."""
-
-    def error(self, message):
-        self.exit(2, f"error: {message}\n")
-
-    def parse_args(self, args=None, namespace=None):
-        values, rest = self.parse_known_args(args, namespace)
-        if rest:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            self.error(unknown("argument", rest[0].split("=")[0], flags))
-        return values
-
-
-def _reader(kind, flag):
-    """The function that turns a word of the command line into a value of the field's type."""
-    def read(word):
-        if get_origin(kind) is tuple:
-            return tuple(part.strip() for part in word.split(",") if part.strip())
-        if get_origin(kind) is Literal and word not in get_args(kind):
-            raise argparse.ArgumentTypeError(unknown(flag, word, get_args(kind)))
-        try:
-            return word if get_origin(kind) is Literal else kind(word)
-        except ValueError:
-            what = {int: "a whole number", float: "a number"}[kind]
-            raise argparse.ArgumentTypeError(f"{word!r}. Expected {what}. See --help.") from None
-    return read
-
-
-def build_configs(argv, classes, presets=None, description="", extra=None):
-    """From dataclasses to the command line and back -> (one instance per class), namespace.
-
-    A field becomes `--its-name` (a boolean also `--no-its-name`) with doc and default in --help;
-    fields of equal name share a flag. `extra(parser)` adds arguments that are no settings. The
-    command line wins over presets(namespace) -> {field: value}, which wins over the defaults."""
-    parser, defaults = Parser(description=description, allow_abbrev=False,
-                              formatter_class=argparse.RawDescriptionHelpFormatter), {}
-    if extra:
-        extra(parser)
-    for cls in classes:
-        group = parser.add_argument_group(cls.__name__)
-        hints = get_type_hints(cls, include_extras=True)
-        for field in fields(cls):
-            if field.name in defaults:
-                continue
-            (kind, doc), shown = get_args(hints[field.name])[:2], field.default
-            defaults[field.name] = field.default
-            doc += f" (default: {','.join(shown) if isinstance(shown, tuple) else shown!r})"
-            if get_origin(kind) is Literal:
-                doc += ": " + " | ".join(map(str, get_args(kind)))
-            name = "--" + field.name.replace("_", "-")
-            how = {"action": argparse.BooleanOptionalAction} if kind is bool else {
-                "type": _reader(kind, name), "metavar": getattr(kind, "__name__", "name").upper()}
-            group.add_argument(name, dest=field.name, help=doc.replace("%", "%%"), **how)
-    values = parser.parse_args(argv)
-    given = {name: getattr(values, name) for name in defaults if getattr(values, name) is not None}
-    try:
-        vars(values).update(defaults | given)
-        preset = presets(values) if presets else {}
-        vars(values).update(defaults | {k: v for k, v in preset.items() if k in defaults} | given)
-        return tuple(cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
-                     for cls in classes), values
-    except ValueError as error:
-        parser.error(error)
 
 
 # ------------------------------------------------------------------------------- decoding
@@ -888,50 +810,6 @@ def tie(pose, clip, instants, joints):
     return rows, clock
 
 
-class ToyStills(torch.utils.data.Dataset):
-    """Captioned stills of the toy benchmark, drawn on demand: the tiny CLIP is pretrained on them.
-
-    An item: frames uint8 (1, 3, S, S); caption str; attributes (A,) int64, -1 = cannot be told;
-    mentions (A,) bool, what the caption speaks of; index int64; facts (5,) int64, 0 = not said, of
-    a label of its own. With `tokenize` also tokens (W,), the caption, and, for --paraphrase,
-    wordings (2, W): the facts as labels say them, and otherwise. Item n + epoch * len(self) is new
-    in every epoch of training; other splits hold stills that training never shows."""
-
-    def __init__(self, cfg, split, tokenize=None):
-        self.cfg, self.split, self.tokenize, self.metrics = cfg, split, tokenize, cfg.entry.metrics
-        self.length, self.attributes = 20000 if split == "train" else 1000, list(TOY_ATTRIBUTES)
-
-    def prompts(self, name):
-        """The wordings of each value of an attribute, in the order of its numbers."""
-        return [list(ways) for ways in TOY_PHRASES[name].values()]
-
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, number):
-        S, seed = self.cfg.image_size, int(number)
-        if self.split != "train":
-            seed += TOY_HELD_OUT_STILLS + (self.split == "test") * self.length
-        rng = np.random.default_rng([self.cfg.seed, seed])
-        image, attributes = toy_still(seed)
-        view = test_view(*image.shape[:2], S, 1)
-        if self.split == "train":
-            draws = np.array([rng.random(), 0.5, *rng.uniform(0.2, 0.8, 2), 1])
-            view = train_view(*image.shape[:2], S, draws, 0.65, False)
-            image = tint([image], rng.random(3), 0.2)[0]
-        image = Image.fromarray(image).resize(view.size[::-1], Image.Resampling.BILINEAR)
-        image = cut(np.asarray(image), view.boxes[0], S).transpose(2, 0, 1)[None].copy()
-        caption, mentions = toy_captions(attributes, rng)
-        item = {"frames": image, "attributes": toy_vector(attributes) - 1, "mentions": mentions,
-                "index": np.array(int(number) % self.length)}
-        *wordings, item["facts"] = toy_paraphrase(rng)
-        item = {name: torch.from_numpy(x) for name, x in item.items()} | {"caption": caption}
-        if self.tokenize:
-            item["tokens"] = self.tokenize(caption)
-            item["wordings"] = torch.stack([self.tokenize(text) for text in wordings])
-        return item
-
-
 # ------------------------------------------------------------------------------- python data.py
 
 
@@ -980,7 +858,7 @@ def main(argv=None):
         parser.add_argument("name", help="data set: " + ", ".join(DATASETS))
         parser.add_argument("--full", action="store_true", help="check every clip, not 50 a split")
     (cfg,), ask = build_configs(argv, (DataConfig,), lambda ask: {"data": ask.name}, __doc__, extra)
-    if ask.command == "layout" or not cfg.entry.read:
+    if ask.command == "layout":
         tree = textwrap.indent(cfg.entry.layout, "  ")
         print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n{tree}")
         return 0

@@ -22,7 +22,6 @@ called P2V-R, pose-guided or pose-adapted there; UCMR is P2V, V2P and Eq. (3), S
 """
 import copy
 import math
-from collections import namedtuple
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -31,9 +30,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clip_model import (BACKBONES, CLIP, CLIP_MEAN, CLIP_STD, QuickGELU, check_shape, tokenize,
-                        unknown_name)
+from clip_model import (BACKBONES, CLIP, CLIP_MEAN, CLIP_STD, QuickGELU, tokenize)
 from pose import gaussian_heatmaps
+from support.checks import check_shape, unknown_name
 
 SIMILARITIES = ("vs", "ps", "fw")  # video-sentence, pose-sentence, frame-word: the terms of Eq. (4)
 SWITCHES = {  # what ablations turn -> the systems that read it; the others refuse a change
@@ -71,7 +70,6 @@ class PeVLConfig:
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
     own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
     pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
-    paraphrase: Annotated[float, "CLIP pretraining: weight of wordings of one text; ours"] = 0.0
     tune: Annotated[Literal["adapters", "all"], "train what is new, or CLIP as well"] = "adapters"
     gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
@@ -685,85 +683,22 @@ class AIM(ActionModel):
         copy_all(state, target, "no AIM checkpoint for this backbone, frame count and classes: {}. "
                  "Expected equal names and shapes. Set --backbone, --video-frames and --data.")
 
-# ---- CLIP itself: zero-shot, and the tiny backbone's pretraining on captioned stills -------------
-class CLIPModel(ActionModel):
-    """Mean of normalised frame features against the texts; nothing is new."""
+# ---- CLIP itself, zero-shot -----------------------------------------------------------------------
+class ZeroShotCLIP(ActionModel):
+    """Mean of normalised frame features against the texts; nothing is new, nothing is trained."""
     def forward(self, batch):
-        """-> label, image (B, e); of captioned stills, with tokens (B, W), also sentence (B, e),
-        attributes (B, A) int64 of the image, mentions (B, A) bool: those that the caption names."""
+        """-> label, image (B, e)."""
         frames = normalise(batch["frames"])
         image = self.clip.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        features = {"label": batch["label"], "image": unit(image).mean(1)}
-        if "tokens" in batch:
-            features["sentence"] = self.clip.encode_text(batch["tokens"])[0]
-            features |= {name: batch[name] for name in ("attributes", "mentions")}
-        if "wordings" in batch and self.config.paraphrase:  # (B, 2, W), facts (B, A): what they say
-            wordings = self.clip.encode_text(batch["wordings"].flatten(0, 1))[0]
-            features |= {"facts": batch["facts"], "wordings": wordings.unflatten(0, (-1, 2))}
-        return features
+        return {"label": batch["label"], "image": unit(image).mean(1)}
     def logits(self, a, b):
         return inverse_tau(self.clip.logit_scale) * cosine(a, b)
-    def losses(self, features):
-        """L_t: each caption that is true of an image in all it names is a positive of it. L_text:
-        two wordings of the same facts; pictures alone cannot keep texts apart, Eq. (5) needs it."""
-        a, mentions = features["attributes"], features["mentions"]
-        true = ((a[:, None] == a[None]) | ~mentions[None]).all(-1).float()      # (image, caption)
-        losses = {"L_t": two_way_kl(self.logits(features["image"], features["sentence"]), true)}
-        if "wordings" in features:
-            same = (features["facts"][:, None] == features["facts"][None]).all(-1).float()
-            losses["L_text"] = two_way_kl(self.logits(*features["wordings"].unbind(1)), same)
-        return {"total": losses["L_t"] + self.config.paraphrase * losses.get("L_text", 0), **losses}
     def class_logits(self, features, text=None):
         return {"all": self.logits(features["image"], (text or self.encode_texts())["sentences"])}
 
 def build_model(config, clip: CLIP, texts, joints=17):
     """The system that `config` names on this CLIP, for K prompts `texts` and J joints."""
-    kind = {"pevl": PeVL, "vilp": ViLP, "aim": AIM, "clip": CLIPModel}[config.model]
+    kind = {"pevl": PeVL, "vilp": ViLP, "aim": AIM, "clip": ZeroShotCLIP}[config.model]
     with clip.logit_scale.device:  # what is new is made where CLIP lies, "meta" included
         return kind(config, clip, texts, joints)
 
-# ---- Tables 4 to 9 -------------------------------------------------------------------------------
-# Overrides of PeVLConfig, and the paper's top-1 in %, G multiply-accumulates, M tunable parameters.
-Row = namedtuple("Row", "what overrides top1 gmacs tunable_m", defaults=(None, None, None))
-PLAIN = dict(fusion="concat", sgl=False, refinement=False, p2v=False, v2p=False)  # no UCMR, SGMC
-FROZEN = dict(video_adapters=False, pose_adapters=False, text_adapters=False)
-V_ONLY, P_ONLY, NO_TEXT = dict(pose=False), dict(video=False), dict(text=False)
-HEATMAPS = dict(pose_input="heatmaps")
-ROWS = {
-    "table4/baseline": Row("frozen CLIP, one projection", PLAIN | FROZEN | V_ONLY, 60.2),
-    "table4/pose": Row("+ frozen pose encoder, concatenated", PLAIN | FROZEN, 80.3),
-    "table4/adapters": Row("+ adapters", PLAIN, 87.3),
-    "table4/ucmr": Row("+ UCMR block", dict(fusion="concat", sgl=False), 90.6),
-    "table4/sgmc": Row("+ SGMC module = PeVL", {}, 91.9),
-    "table5/pevl": Row("PeVL", {}, 91.9),
-    "table5/no-ucmr": Row("no UCMR block", dict(p2v=False, v2p=False, refinement=False), 88.9),
-    "table5/no-p2v": Row("without P2V", dict(p2v=False), 91.1),
-    "table5/no-v2p": Row("without V2P", dict(v2p=False), 90.4),
-    "table5/no-refinement": Row("without refinement supervision", dict(refinement=False), 91.0),
-    "table6/ps": Row("pose-sentence alone", dict(sim=("ps",)), 91.0),  # which is which: D21
-    "table6/vs": Row("video-sentence alone", dict(sim=("vs",)), 90.9),
-    "table6/fw": Row("frame-word alone", dict(sim=("fw",)), 90.9),
-    "table6/ps+vs": Row("pose-sentence and video-sentence", dict(sim=("vs", "ps")), 91.4),
-    "table6/ps+fw": Row("pose-sentence and frame-word", dict(sim=("ps", "fw")), 91.3),
-    "table6/vs+fw": Row("video-sentence and frame-word", dict(sim=("vs", "fw")), 91.4),
-    "table6/all": Row("all three", {}, 91.9),
-    "table6/vanilla": Row("all three, plain contrastive loss", dict(sgl=False), 91.4),
-    "table7/v": Row("V encoder", PLAIN | V_ONLY | NO_TEXT, 62.9, 275, 7),  # 275: D23
-    "table7/p": Row("P encoder", PLAIN | P_ONLY | NO_TEXT, 82.6, 108, 11),
-    "table7/v+p": Row("V+P encoders", PLAIN | NO_TEXT, 86.2, 393, 22),
-    "table7/v+t": Row("V+T encoders", PLAIN | V_ONLY, 65.1, 364, 13),
-    "table7/p+t": Row("P+T encoders", PLAIN | P_ONLY, 83.8, 197, 17),
-    "table7/v+p+t": Row("V+P+T encoders", PLAIN, 87.3, 482, 28),
-    "table7/pevl": Row("PeVL", {}, 91.9, 510, 32),  # 32: D20
-    "table8/none": Row("no adapters", FROZEN, 84.9),
-    "table8/video": Row("video adapters", FROZEN | dict(video_adapters=True), 85.5),
-    "table8/pose": Row("pose adapters", FROZEN | dict(pose_adapters=True), 86.4),
-    "table8/text": Row("text adapters", FROZEN | dict(text_adapters=True), 86.2),
-    "table8/video+pose": Row("video and pose adapters", dict(text_adapters=False), 87.8),
-    "table8/all": Row("all adapters", {}, 91.9),
-    "table9/heatmap": Row("heatmaps", PLAIN | P_ONLY | NO_TEXT | HEATMAPS, 80.1, 311, 11),
-    "table9/coordinates": Row("coordinates", PLAIN | P_ONLY | NO_TEXT, 82.6, 108, 11),
-}
-TABLES = {}  # "table4" -> its rows, name -> Row
-for _name, _row in ROWS.items():
-    TABLES.setdefault(_name.split("/")[0], {})[_name] = _row

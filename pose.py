@@ -23,7 +23,7 @@ import re
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,6 +35,8 @@ import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 from torch import nn
+
+from support.files import atomic
 
 # ---------------------------------------------------------------------------- joint sets
 @dataclass(frozen=True)
@@ -136,20 +138,6 @@ def write_pose(path, keypoints, scores, size, times, joints, extractor=""):
     with atomic(path) as part, open(part, "wb") as file:
         np.savez_compressed(file, **{name: np.asarray(value) for name, value in vars(clip).items()})
     return Path(path)
-
-@contextmanager
-def atomic(path):
-    """Give a path to write to; it gets its final name when the block ends well, else it is gone."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".part.{path.name}")   # one name, so that a killed run's part is reused
-    try:
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 # ---------------------------------------------------------------------------- heatmaps, drawing
 def gaussian_heatmaps(keypoints, scores, size, sigma):

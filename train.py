@@ -44,11 +44,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from assets.draw import draw_bars, draw_curves
-from clip_model import BACKBONES, CLIP, Attention, load_clip, tokenize, unknown_name
-from data import Clips, DataConfig, ToyStills, build_configs
+from clip_model import BACKBONES, CLIP, Attention, load_clip, tokenize
+from data import Clips, DataConfig, ToyStills
 from eval import EvalConfig, autocast, evaluate, quiet_worker, report, write_results
 from pevl import ROWS, TABLES, PeVLConfig, build_model
-from pose import atomic
+from support.checks import unknown_name
+from support.files import atomic
+from support.settings import build_configs
 
 # ---- Settings ------------------------------------------------------------------------------------
 
@@ -82,45 +84,9 @@ class TrainConfig:
     tensorboard: Annotated[bool, "write TensorBoard events too (pip install tensorboard)"] = False
     export: Annotated[str, "file for CLIP's weights, fp16, after each epoch"] = ""
 
-TINY = dict(backbone="tiny", image_size=80, tau_fw=0.1)      # at 0.01 a tiny model learns nothing
-TOY = TINY | dict(adapter_ratio=1.0, drop_path=0.0,         # 96 / 4 is too narrow; nothing overfits
-                  batch=16, warmup=0.5, lr=1e-3,            # many short steps: minutes on two cores
-                  crop_area=0.8, flip=False)                # its cameras stand on one side
-PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the reason or the source
-    "toy": TOY | dict(pose_frames=32, video_frames=4,       # all frames; the apparatus stands still
-                      epochs=2, new_lr=4.0,                 # the pose tower has the most to learn
-                      own_loss=0.5),                        # else sim_vs and sim_fw idle (D15)
-    "toy/vilp": TOY | dict(pose_frames=32, video_frames=32,  # at 16 a somersault is three frames
-                           image_size=40, epochs=7,          # 17 tokens, not 65: more epochs
-                           trunk_lr=1.0,                     # no CLIP has seen a heatmap
-                           tau_fw=1.0,                       # at 0.1 few frames have a say
-                           gate_raw=True),                   # else a pose is a factor of a half
-    "toy/aim": TOY | dict(pose_frames=8, video_frames=8, epochs=4, lr=2e-3),   # 16: no better
-    "toy-stills": TINY | dict(clip="random", tune="all", trunk_lr=1.0, pose_frames=1, epochs=12,
-                              video_frames=1, lr=2e-3, warmup=0.25, batch=128, clip_grad=1.0,
-                              paraphrase=1.0),               # the whole CLIP, from nothing
-    "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0,
-                 prompt="This is a video about {}"),
-    "aim": dict(lr=3e-4),                                    # these two as their papers have it
-}
 # What may change from one part of a run to the next, since it changes none of its numbers.
 FREE = {"out", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force", "fresh",
         "tensorboard", "export", "skip_nonfinite", "allow_broken"}
-
-def presets(args):
-    """Defaults that follow from --data, --model and --row; the command line wins over them."""
-    keys = f"{args.data}/{args.model}", args.data, args.model
-    chosen = dict(next((PRESETS[key] for key in keys if key in PRESETS), {}))
-    if args.row:
-        if args.row not in ROWS:
-            raise unknown_name("row", args.row, ROWS)
-        if args.model != "pevl":
-            raise ValueError(f"--row {args.row} beside --model {args.model}. Expected PeVL, of "
-                             "which the rows are ablations. Leave one of the two out.")
-        chosen |= ROWS[args.row].overrides
-    chosen["read_video"] = chosen.get("video", args.video)
-    chosen["read_poses"] = chosen.get("pose", args.pose) and args.model in ("pevl", "vilp")
-    return chosen
 
 # ---- Schedule, parameter groups, random numbers --------------------------------------------------
 
@@ -148,29 +114,7 @@ def optimizer_groups(model, cfg):
                            "weight_decay": cfg.weight_decay * decays})
     return [group for group in groups if group["params"]]
 
-def reseed(*numbers):
-    """Seeds torch from these integers alone: (seed,), or (seed, epoch, batch[, rank, part])."""
-    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
-
 # ---- Several processes (torchrun) ----------------------------------------------------------------
-
-World = NamedTuple("World", [("rank", int), ("size", int), ("device", torch.device)])
-
-def join_world(cfg):
-    """This process's place by torchrun's environment (it ends all ranks with one); 0 of 1 alone."""
-    size, rank, local = (int(os.environ.get(name, default)) for name, default in
-                         (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
-    name = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=f"cuda:{local}" if name == "cuda" else name).device
-    except (RuntimeError, AssertionError):
-        raise ValueError(f"device '{cfg.device}' cannot be used here. Expected auto, cpu, cuda or "
-                         f"cuda:N of {torch.cuda.device_count()} GPUs. Try auto.") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(rank, size, device)
 
 def rank0_first(world, make):
     """make() on rank 0, then on the others: the first may write files (toy clips, a download)."""
@@ -343,14 +287,6 @@ def leave_out(run, facts, indices):
 
 FORMAT, NAMES = 1, ("last.pt", "previous.pt", "best.pt")       # the two newest; the best top-1
 
-def fingerprint(state):
-    """sha256 of a state dict: names, shapes, bytes."""
-    digest = hashlib.sha256()
-    for name, x in sorted(state.items()):
-        digest.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
-        digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
 def last_good(folder):
     return next((str(folder / n) for n in NAMES if (folder / n).exists()), "none yet")
 
@@ -365,23 +301,6 @@ def write_torch(value, path, keep=None):
         need = 3 * sum(x.nbytes for x in value.get("model", value).values()) / 2 ** 20
         raise ValueError(f"cannot write {path} ({reason}). Expected {need:.0f} MiB free; last good "
                          f"checkpoint: {last_good(path.parent)}. Make room, then rerun.") from None
-
-def read_checkpoint(path):
-    """What `save_checkpoint` wrote. A torn or foreign file is a ValueError; nothing is executed."""
-    saved = reason = None
-    try:
-        with zipfile.ZipFile(path) as file:                    # torch.save's format, with checksums
-            reason = file.testzip()
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no checkpoint at {path}. Expected a file that train.py wrote. "
-                                "Train first: python train.py.") from None
-    except Exception as error:                                 # zipfile and torch have many
-        reason = error
-    if reason or not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise ValueError(f"{path} is torn or no checkpoint of train.py ({reason or 'foreign'}). "
-                         f"Expected format {FORMAT}. Use another of {', '.join(NAMES)} beside it.")
-    return saved
 
 def save_checkpoint(run, name="last.pt"):
     """All that continuing needs; rank 0 writes. Of the frozen CLIP only the hash is kept."""
@@ -536,27 +455,6 @@ def record(run, terms, data_s, step_s):
 
 # ---- Setting up ----------------------------------------------------------------------------------
 
-def load_trunk(model_cfg):
-    """The CLIP to adapt, with its weights; --clip random: without, for its own pretraining."""
-    if model_cfg.clip == "random":
-        return CLIP(BACKBONES[model_cfg.backbone])
-    wanted = model_cfg.backbone
-    return load_clip(model_cfg.clip or wanted, model_cfg.image_size, backbone=wanted)
-
-def choose_precision(cfg, device):
-    """bf16 by itself only where it is native; on CPUs it is emulated, hundreds of times slower."""
-    if cfg.precision == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if cfg.precision != "fp32" and device.type != "cuda":
-        raise ValueError(f"--precision {cfg.precision} on {device.type}, which emulates it. "
-                         "Expected fp32 there. Leave --precision out.")
-    return cfg.precision
-
-def as_json(*configs):
-    """The fields of all configs as config.json and a checkpoint hold them: tuples are lists."""
-    fields = {k: v for c in configs for k, v in dataclasses.asdict(c).items()}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
 def prepare(cfg, data_cfg, model_cfg):
     """Everything of a run, as new or as its folder's checkpoint left it.
 
@@ -707,23 +605,6 @@ def held_out_metrics(run, dataset):
     return score(run.model, dataset, run.cfg.batch, run.world.device, run.config["workers"],
                  run.precision)
 
-@torch.no_grad()
-def zero_shot(model, stills, batch_size, device, *_):
-    """Share of stills that are nearest to the right text, for each attribute; a text is the mean
-    over the wordings of a value."""
-    unit, length, each = nn.functional.normalize, model.clip.config.context_length, {}
-    model.eval()
-    seen = [(model({"frames": batch["frames"].to(device), "label": batch["index"]})["image"],
-             batch["attributes"].to(device)) for batch in DataLoader(stills, batch_size)]
-    image, truth = (torch.cat(x) for x in zip(*seen))          # (n, e), (n, A)
-    for name, answer in zip(stills.attributes, truth.T):
-        worded = [model.clip.encode_text(tokenize(ways, length).to(device))[0]
-                  for ways in stills.prompts(name)]
-        texts = unit(torch.stack([unit(w, dim=-1).mean(0) for w in worded]), dim=-1)
-        right = ((image @ texts.T).argmax(1) == answer)[answer >= 0]          # -1: cannot be told
-        each[f"top1/{name}"] = right.double().mean().item()
-    return {"top1": sum(each.values()) / len(each), **each}
-
 def finish(run, data_cfg):
     """The test split, looked at once, with the final weights: figures, confusion matrix, strips."""
     if run.config["data"] == "toy-stills":
@@ -738,69 +619,6 @@ def finish(run, data_cfg):
                       run.world.device)
     return metrics
 
-# ---- The toy lab ---------------------------------------------------------------------------------
-
-def lab(args, argv):
-    """--lab: trains every row of a table with every seed; mean and spread beside the paper's top-1.
-
-    Rows of one model share its runs, other tables' included. What is done is not done again, but
-    for --fresh; a run that was cut goes on. Seeds turn slowest: all rows are seen early."""
-    table, folder = args.lab, Path(args.out or "out/lab")
-    model = lambda row: repr(sorted(row.overrides.items()))
-    if table not in TABLES:
-        raise unknown_name("table", table, TABLES)
-    if args.seeds < 1:
-        raise ValueError(f"--seeds {args.seeds}. Expected 1 or more. Give 3 for a spread.")
-    for flag, value in {"--row": args.row, "--seed": args.seed}.items():
-        if value:
-            raise ValueError(f"{flag} {value} beside --lab. Expected neither: a lab trains all "
-                             "rows of its table with seeds 0 to --seeds - 1. Leave it out.")
-    first = {model(row): name for name, row in reversed(ROWS.items())}  # row -> first of its model
-    plan, found, spent = [], {name: [] for name in TABLES[table]}, []
-    for seed, name in itertools.product(range(args.seeds), TABLES[table]):
-        shared = first[model(ROWS[name])]
-        out = folder / shared.replace("/", "-") / f"seed{seed}"
-        flags = ["--row", shared, "--seed", str(seed), "--out", str(out)]
-        configs, _ = settings([*argv, *flags])
-        plan.append((name, seed, configs, None if args.fresh else finished(out, configs)))
-    left = sum(metrics is None for *_, metrics in plan)
-    for i, (name, seed, configs, metrics) in enumerate(plan, 1):
-        if metrics is None:
-            wait = f", about {np.mean(spent) * left / 60:.0f} min left" if spent else ""
-            print(f"\nlab: {name} seed {seed}, run {i} of {len(plan)}{wait}", flush=True)
-            start, left = time.monotonic(), left - 1
-            metrics = train(*configs)
-            spent.append(time.monotonic() - start)
-        found[name].append(100 * metrics["top1"])
-        write_lab(folder, table, found)
-    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
-
-def finished(out, configs):
-    """Test metrics of the run in `out` if it is complete and has these settings, else None."""
-    with suppress(OSError, ValueError, KeyError):
-        had = json.loads((out / "config.json").read_text())["config"]
-        if all(had[k] == v for k, v in as_json(*configs).items() if k not in FREE):
-            return next(iter(Log(out, False).rows("test")[-1:]), None)
-
-def write_lab(folder, table, found):
-    """found: row -> top-1 of its seeds, % -> <table>.csv, .md and .png, atomically."""
-    rows = [(name.split("/")[1], ROWS[name].what, ROWS[name].top1, np.mean(x),
-             np.std(x, ddof=1) if len(x) > 1 else None, x) for name, x in found.items() if x]
-    text = lambda mean, spread=None: f"{mean:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
-    order = lambda by: " > ".join(r[0] for r in sorted(rows, key=lambda r: -(r[by] or 0)))
-    lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | each seed |",
-             "|---|---|---|---|---|"]
-    lines += [f"| `{name}` | {what} | {paper} | {text(mean, spread)} | {' '.join(map(text, x))} |"
-              for name, what, paper, mean, spread, x in rows]
-    lines += ["", f"Order of the paper: {order(2)}.  ", f"Order here: {order(3)}.", ""]
-    with atomic(folder / f"{table}.md") as part:
-        part.write_text("\n".join(lines))
-    with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
-        csv.writer(file).writerows([("row", "what", "paper", "mean", "std", "seeds"), *(
-            (*row[:5], " ".join(map(str, row[5]))) for row in rows)])
-    draw_bars([(name, mean, spread, paper) for name, _, paper, mean, spread, _ in rows],
-              folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
-
 # ---- Command line --------------------------------------------------------------------------------
 
 def settings(argv):
@@ -811,13 +629,6 @@ def settings(argv):
                             "as table5, one after the other, and compare; --out: out/lab")
         parser.add_argument("--seeds", type=int, default=3, help="of --lab: 0 to N - 1 (3)")
     return build_configs(argv, (TrainConfig, DataConfig, PeVLConfig), presets, __doc__, extra)
-
-def row_flags(row):
-    """What a row of the tables changes, as flags of the command line."""
-    flags = {f"--{'no-' if x is False else ''}{name.replace('_', '-')}": x
-             for name, x in row.overrides.items()}
-    word = lambda x: "" if isinstance(x, bool) else f" {x if isinstance(x, str) else ','.join(x)}"
-    return " ".join(flag + word(x) for flag, x in flags.items())
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv

@@ -28,14 +28,13 @@ from clip_model import (
     CLIPConfig,
     QuickGELU,
     ResidualAttentionBlock,
-    check_shape,
     decode,
     fit_positions,
     load_clip,
     openai_names,
     tokenize,
-    unknown_name,
 )
+from support.checks import unknown_name
 from strategies import randn, seeds, sizes
 
 SMALL = CLIPConfig(
@@ -62,24 +61,6 @@ def seeded(config=SMALL, dtype=torch.float64):
         for parameter in clip.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
     return clip
-
-
-# ---- Checks ------------------------------------------------------------------------------------
-
-
-def test_check_shape_names_the_sizes():
-    x = torch.zeros(2, 5, 7, 2)
-    assert check_shape(x, "B T J 2", J=7) == {"B": 2, "T": 5, "J": 7}
-    assert check_shape(x, "... J 2") == {"J": 7}
-    assert check_shape(x, "... B T J 2") == {"B": 2, "T": 5, "J": 7}
-    with pytest.raises(
-        ValueError,
-        match=r"keypoints has the shape \(2, 5, 7, 2\). Expected \(B, T, J, 2\) with {'J': 8}",
-    ):
-        check_shape(x, "B T J 2", "keypoints", J=8)
-    for spec in ("B T J 3", "B T J", "... a b c d e", "B T B 2"):
-        with pytest.raises(ValueError, match=re.escape("(2, 5, 7, 2)")):
-            check_shape(x, spec)
 
 
 def test_unknown_name_gives_the_nearest():

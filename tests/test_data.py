@@ -6,10 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Literal
 
 import av
 import numpy as np
@@ -20,7 +18,7 @@ from hypothesis import strategies as st
 
 import data
 import train
-from data import Clip, Clips, DataConfig, build_configs
+from data import Clip, Clips, DataConfig
 from eval import evaluate, report
 from pose import JOINT_SETS, write_pose
 
@@ -956,43 +954,6 @@ def test_fault_of_a_whole_class_takes_another_class(tree):
 
 
 # ------------------------------------------------------------------------------- the command line
-
-
-@dataclass(frozen=True)
-class Other:
-    rate: Annotated[float, "100 % of it (Sec. 4)"] = 0.5
-    names: Annotated[tuple[str, ...], "several"] = ("a", "b")
-    model: Annotated[Literal["pevl", "aim"], "which"] = "pevl"
-    seed: Annotated[int, "shared"] = 7
-
-
-def test_bridge_precedence_types_and_shared_fields():
-    presets = lambda ask: {"rate": 2.0, "pose_frames": 32, "flip": False} if ask.data == "diving48" else {}
-    (cfg, other), ask = build_configs(["--data", "diving48", "--pose-frames", "64", "--names", "x, y", "--seed", "3"],
-                                      (DataConfig, Other), presets, extra=lambda p: p.add_argument("--ckpt", default=""))
-    assert (cfg.pose_frames, cfg.flip, cfg.seed, other.seed) == (64, False, 3, 3)
-    assert (other.rate, other.names, ask.ckpt, ask.rate) == (2.0, ("x", "y"), "", 2.0)
-    (cfg, other), _ = build_configs(["--flip", "--data=diving48"], (DataConfig, Other), presets)
-    assert cfg.flip and cfg.pose_frames == 32
-
-
-@pytest.mark.parametrize("words, message", [
-    (["--sed", "1"], "Did you mean '--seed'"), (["--model", "pev"], "Did you mean 'pevl'"), (["--seed", "x"], "whole number"),
-    (["--data", "diving"], "Did you mean 'diving48'"), (["--video-frames", "7"], "divisor"), (["--rate", "x"], "a number")])
-def test_bridge_errors_are_one_line(words, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        build_configs(words, (DataConfig, Other))
-    shown = capsys.readouterr().err
-    assert stop.value.code == 2 and shown.startswith("error: ") and shown.count("\n") == 1 and message in shown
-
-
-def test_bridge_help_shows_doc_and_default(capsys):
-    with pytest.raises(SystemExit):
-        build_configs(["--help"], (DataConfig, Other))
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "100 % of it (Sec. 4) (default: 0.5)" in shown and "--no-flip" in shown and "pevl | aim" in shown
-    for field in DataConfig.__dataclass_fields__:
-        assert "--" + field.replace("_", "-") in shown
 
 
 def test_command_line_of_data(tmp_path):

@@ -14,6 +14,7 @@ import pevl
 import pose
 import train
 from clip_model import BACKBONES
+from support.settings import build_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -116,7 +117,7 @@ def test_row_table_is_the_registry():
     for name, row in pevl.ROWS.items():
         flags = train.row_flags(row)
         assert f"| `{name}` | {row.what} | {f'`{flags}`' if flags else '-'} | {row.top1} |\n" in README
-        (made,), _ = data.build_configs(flags.split(), (pevl.PeVLConfig,))
+        (made,), _ = build_configs(flags.split(), (pevl.PeVLConfig,))
         assert made == pevl.PeVLConfig(**row.overrides)
 
 

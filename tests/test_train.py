@@ -24,6 +24,7 @@ import train
 from clip_model import BACKBONES, CLIP, load_clip
 from data import DataConfig, make_toy
 from pevl import PeVLConfig, build_model
+from support.settings import build_configs
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
 
 HERE = Path(train.__file__).parent
@@ -135,7 +136,7 @@ def test_presets_are_the_papers():
     c = TrainConfig()
     assert (c.lr, c.weight_decay, c.epochs, c.warmup) == (8e-6, 0.05, 50, 3)
     classes = (TrainConfig, DataConfig, PeVLConfig)
-    parse = lambda *argv: train.build_configs(list(argv), classes, train.presets)[0]
+    parse = lambda *argv: build_configs(list(argv), classes, train.presets)[0]
     cfg, data, model = parse("--data", "diving48")
     assert (data.pose_frames, data.video_frames, data.image_size) == (48, 16, 224)
     assert model.lambda_r == 0.1

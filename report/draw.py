@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pose import atomic, draw_skeleton
+from pose import draw_skeleton
+from support.files import atomic
 
 # ---- Colours, text, axes -------------------------------------------------------------------------
 INK, GREY, RULE = (32, 36, 44), (104, 110, 122), (222, 225, 230)

@@ -1,0 +1,1 @@
+"""Files of other people, read safely: nothing in them is executed, every fault is named."""

@@ -1,0 +1,1 @@
+"""What people look at: pictures of results and of what a model attended to."""

@@ -1,0 +1,1 @@
+"""The papers' tables: their rows as settings (rows.py), and what models cost (costs.py)."""

@@ -1,0 +1,1 @@
+"""The toy world, and all that is only for it."""
