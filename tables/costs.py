@@ -1,9 +1,25 @@
-"""Operations and parameters."""
-from __future__ import annotations
+"""What models cost: operations of a clip and parameters, by part, beside Tables 1, 7 and 9.
 
+    python -m tables.costs                            PeVL with ViT-B/16, part by part
+    python -m tables.costs --table 7                  the rows of a table beside the paper's figures
+    python -m tables.costs --row table9/heatmap       one row, part by part
+    python -m tables.costs --model aim --backbone ViT-L/14
+
+No files are needed, neither weights nor videos: the model runs on torch's "meta" device, where
+tensors have shapes and no values, under torch's own counter of floating-point operations.
+
+paper          | what                            | here                     | tests/test_costs.py
+Tables 7 and 9 | G multiply-accumulates          | count_costs, cost_table  | test_costs_of_the_paper
+Tables 1 and 7 | M tunable parameters            | count_costs, TABLE1_M    | test_costs_of_other_settings
+
+D20, D23 and D26 of the ledger (docs/ledger.md): where the paper's figures and a straight count
+differ, and how a text is counted.
+"""
 import dataclasses
 import itertools
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -12,84 +28,134 @@ from torch.utils.flop_counter import FlopCounterMode
 from clip_model import BACKBONES, CLIP
 from data import DATASETS, diving_text
 from pevl import PeVLConfig, build_model
+from report.text import align
 from support.checks import unknown_name
-from tables.rows import ROWS, TABLES
+from support.settings import build_configs
+from tables.rows import PRESETS, ROWS, TABLES, find_row
+
+# Columns of the printed table -> the parts of a model that are added up in them.
+COLUMNS = {
+    "video": ("video tower", "CLIP image tower", "temporal transformer"),
+    "pose": ("pose tower", "pose image"),
+    "text": ("text tower",),
+    "UCMR": ("P2V", "V2P"),
+}
+
+# Tunable parameters that Table 1 prints, in M.
+TABLE1_M = {
+    ("pevl", "ViT-B/16"): 42,
+    ("pevl", "ViT-L/14"): 109,
+    ("aim", "ViT-B/16"): 11,
+    ("aim", "ViT-L/14"): 38,
+}
 
 
-# ---- Costs, Tables 7 and 9 -----------------------------------------------------------------------
-COLUMNS = {"video": ("video tower", "CLIP image tower", "temporal transformer"),
-           "pose": ("pose tower", "pose image"), "text": ("text tower",), "UCMR": ("P2V", "V2P")}
-TABLE1_M = {("pevl", "ViT-B/16"): 42, ("pevl", "ViT-L/14"): 109, ("aim", "ViT-B/16"): 11,
-            ("aim", "ViT-L/14"): 38}
+# ---- Counting ------------------------------------------------------------------------------------
 
-
-def dives() -> list[str]:
-    """48 prompts of the kind and length that Diving48 has, so that costs need no files."""
-    parts = itertools.product(("Back", "Forward", "Inward", "Reverse"), ("15som", "25som", "35som"),
-                              ("FREE", "PIKE", "TUCK", "05Twis"))
-    return [DATASETS["diving48"].prompt.format(diving_text(list(words))) for words in parts]
+def dives():
+    """48 prompts of the kind and length that Diving48 has, so that counting needs no files."""
+    takeoffs = ("Back", "Forward", "Inward", "Reverse")
+    somersaults = ("15som", "25som", "35som")
+    ends = ("FREE", "PIKE", "TUCK", "05Twis")
+    prompt = DATASETS["diving48"].prompt
+    texts = []
+    for words in itertools.product(takeoffs, somersaults, ends):
+        texts.append(prompt.format(diving_text(list(words))))
+    return texts
 
 
 class Blank(TorchFunctionMode):
-    """Modules made inside leave their weights unset: nobody reads them, setting them is slow."""
+    """Modules that are made inside leave their weights unset: nobody reads them, and drawing 150 M
+    random numbers takes longer than all that follows."""
+
+    SETTERS = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_")
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        setters = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_")
-        if getattr(func, "__name__", "") in setters:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.SETTERS:
             return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
-def watch(owner, method: str, name: str, ledger: dict, memo: dict) -> None:
-    """From now on owner.method adds its G multiply-accumulates to ledger[name].
+def watch(owner, method, name, ledger, memo):
+    """From now on, owner.method adds its G multiply-accumulates to ledger[name].
 
-    On the meta device a result is a shape and nothing else, so a part that has been run on the same
-    shapes before (in another row of the table) is not run again: `memo`."""
+    On the meta device a result is a shape and nothing else. So a part that has run before with the
+    same build and the same shapes, in another row of the table, is not run again: `memo` holds its
+    result and its count.
+    """
     run = getattr(owner, method)
     build = (name, repr(owner), tuple(p.shape for p in owner.parameters()))
 
     def measured(*args, **kwargs):
         args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
-        key = (build, *(x.shape for x in args if isinstance(x, torch.Tensor)), str(kwargs))
+        shapes = tuple(x.shape for x in args if isinstance(x, torch.Tensor))
+        key = (build, *shapes, str(kwargs))
         if key not in memo:
             with FlopCounterMode(display=False) as counter:
-                memo[key] = run(*args, **kwargs), counter
-        ledger[name] = ledger.get(name, 0) + memo[key][1].get_total_flops() / 2e9
-        return memo[key][0]
+                result = run(*args, **kwargs)
+            memo[key] = result, counter.get_total_flops()
+
+        result, operations = memo[key]
+        # A multiply-accumulate is two of the counter's floating-point operations.
+        ledger[name] = ledger.get(name, 0) + operations / 2e9
+        return result
 
     setattr(owner, method, measured)
 
 
-@torch.no_grad()
-def count_costs(config, joints: int = 17, memo: dict | None = None) -> dict:
-    """Part -> gmacs per clip, tunable_m, total_m; the part `similarity` is all that is left over.
-
-    The model itself runs one clip on the meta device (no weights, no memory, no arithmetic) under
-    torch's flop counter; a multiply-accumulate is two of its operations. The texts count once, as
-    if for this clip, though an evaluation encodes them once for all clips (D26)."""
-    memo, ledger, T = {} if memo is None else memo, {}, config.pose_frames
-    shape = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
+def build_on_meta(config, joints):
+    """The system that `config` names and its CLIP, with shapes and without values."""
+    sizes = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
     with Blank(), torch.device("meta"):
-        clip = CLIP(shape)
-        batch = {"frames": torch.empty(1, config.video_frames, 3, *[config.image_size] * 2),
-                 "keypoints": torch.empty(1, T, joints, 2), "scores": torch.empty(1, T, joints),
-                 "label": torch.zeros(1).long()}
-    # Building asks the frozen CLIP for its texts (Eq. 5), no cost of a clip: shapes suffice.
-    clip.encode_text = lambda tokens: [torch.empty(len(tokens), shape.embed_dim, device="meta")]
+        clip = CLIP(sizes)
+
+    # Building a model encodes all texts by the frozen CLIP, for the discrepancies of Eq. (5). That
+    # is done once per label set and is no cost of a clip: here its shape suffices.
+    def sentences_only(tokens):
+        return [torch.empty(len(tokens), sizes.embed_dim, device="meta")]
+
+    clip.encode_text = sentences_only
     with Blank():
         model = build_model(config, clip, dives(), joints).to("meta").eval()
-    del clip.encode_text
-    watch(clip, "encode_text", "text tower", ledger, memo)
+    del clip.encode_text                          # the class's own method is visible again
+    return model, clip
+
+
+@torch.no_grad()
+def count_costs(config, joints=17, memo=None):
+    """Costs of one clip: part -> {"gmacs": G multiply-accumulates, "tunable_m", "total_m": M
+    parameters}. The part "similarity" is what no named part accounts for.
+
+    config: PeVLConfig. memo: a dict that several calls may share, so that equal parts are counted
+    once. The texts count once, as if encoded for this clip alone, though an evaluation encodes them
+    once for all clips (D26).
+    """
+    memo = {} if memo is None else memo
+    model, clip = build_on_meta(config, joints)
+    T, Tv, S = config.pose_frames, config.video_frames, config.image_size
+    with torch.device("meta"):
+        batch = {"frames": torch.empty(1, Tv, 3, S, S),
+                 "keypoints": torch.empty(1, T, joints, 2),
+                 "scores": torch.empty(1, T, joints),
+                 "label": torch.zeros(1).long()}
+
+    ledger = {}                                   # part -> G multiply-accumulates
     parts = model.parts()
+    watch(clip, "encode_text", "text tower", ledger, memo)
     for name, part in {**parts, "CLIP image tower": clip.visual}.items():
         if isinstance(part, torch.nn.Module) and name != "CLIP":
             watch(part, "forward", name, ledger, memo)
-    for rest in (FlopCounterMode(display=False), FlopCounterMode(display=False)):
-        ledger.clear()                       # first each part counts for itself; then, remembered,
-        with rest:                           # parts cost nothing, and this counter gets the rest
-            text = model.encode_texts() if compares_texts(model) else None
+
+    # Twice: in the first pass each part counts for itself. In the second all parts are remembered
+    # and cost nothing, so that the outer counter sees the rest alone.
+    for _ in range(2):
+        ledger.clear()
+        with FlopCounterMode(display=False) as rest:
+            text = model.encode_texts() if model.compares_texts else None
             model.class_logits(model(batch), text)
     ledger["similarity"] = rest.get_total_flops() / 2e9
+
     costs = {}
     for name in dict.fromkeys([*ledger, *parts]):
         part = parts.get(name, [])
@@ -100,48 +166,110 @@ def count_costs(config, joints: int = 17, memo: dict | None = None) -> dict:
     return costs
 
 
-def cost_table(rows: dict) -> str:
-    """rows: name -> (config, Row or None) -> what `--costs` prints; a row alone also by parts."""
+# ---- Printing ------------------------------------------------------------------------------------
+
+def printed_figures(config, row):
+    """What the paper prints for these settings: (G multiply-accumulates, M tunable), or Nones.
+
+    A figure of the paper stands beside ours only where the settings are the paper's too.
+    """
+    if row is not None:
+        papers_config = PeVLConfig(**row.overrides)
+        printed = (row.gmacs, row.tunable_m)
+    else:
+        papers_config = PeVLConfig(model=config.model, backbone=config.backbone)
+        printed = (None, TABLE1_M.get((config.model, config.backbone)))
+    return printed if config == papers_config else (None, None)
+
+
+def beside(ours, printed):
+    """Two cells: the printed figure, and how far ours is from it."""
+    if printed is None:
+        return ["-", "-"]
+    return [str(printed), f"{ours - printed:+.1f}"]
+
+
+def cost_table(rows):
+    """rows: name -> (PeVLConfig, Row or None) -> the table as text; a single row also by parts."""
+    memo = {}
     lines = [["", *COLUMNS, "rest", "G MAC", "paper", "diff", "tuned M", "paper", "diff", "all M"]]
-    parts, three = [["part", "G MAC", "tuned M", "all M"]], ("gmacs", "tunable_m", "total_m")
-    memo, gap = {}, lambda ours, paper: ["-", "-"] if paper is None else [
-        str(paper), f"{ours - paper:+.1f}"]
+    parts = [["part", "G MAC", "tuned M", "all M"]]
     for name, (config, row) in rows.items():
         costs = count_costs(config, memo=memo)
-        G, tuned, everything = (sum(part[what] for part in costs.values()) for what in three)
-        columns = [sum(costs[p]["gmacs"] for p in own if p in costs) for own in COLUMNS.values()]
-        papers = PeVLConfig(model=config.model, backbone=config.backbone)
-        paper = None, TABLE1_M.get((config.model, config.backbone))
-        if row:
-            papers, paper = PeVLConfig(**row.overrides), (row.gmacs, row.tunable_m)
-        paper = paper if config == papers else (None, None)            # by the paper's settings
-        lines.append([f"{name} ({row.what})" if row else name,
-                      *(f"{x:.1f}" for x in (*columns, G - sum(columns), G)), *gap(G, paper[0]),
-                      f"{tuned:.2f}", *gap(tuned, paper[1]), f"{everything:.1f}"])
-        parts += [[part, *(f"{c[what]:.3f}" for what in three)] for part, c in costs.items()]
+        gmacs = sum(cost["gmacs"] for cost in costs.values())
+        tunable = sum(cost["tunable_m"] for cost in costs.values())
+        total = sum(cost["total_m"] for cost in costs.values())
+
+        columns = []
+        for own in COLUMNS.values():
+            columns.append(sum(costs[part]["gmacs"] for part in own if part in costs))
+        rest = gmacs - sum(columns)
+
+        printed_gmacs, printed_tunable = printed_figures(config, row)
+        title = f"{name} ({row.what})" if row else name
+        lines.append([title, *(f"{x:.1f}" for x in columns), f"{rest:.1f}", f"{gmacs:.1f}",
+                      *beside(gmacs, printed_gmacs), f"{tunable:.2f}",
+                      *beside(tunable, printed_tunable), f"{total:.1f}"])
+        for part, cost in costs.items():
+            parts.append([part, f"{cost['gmacs']:.3f}", f"{cost['tunable_m']:.3f}",
+                          f"{cost['total_m']:.3f}"])
+
+    text = align(lines)
+    if len(rows) == 1:
+        text = [*align(parts), "", *text]
     note = (f"G multiply-accumulates per clip: {config.backbone}, {config.image_size} px, "
             f"{config.video_frames} video and {config.pose_frames} pose frames; text: "
             f"{len(dives())} prompts like Diving48's, cut at the longest, counted once")
-    return "\n".join([*(table(parts) + [""] if len(rows) == 1 else []), *table(lines), note])
+    return "\n".join([*text, note])
 
 
-def table(lines: list[list[str]]) -> list[str]:
-    """Rows of cells -> lines of text: first column to the left, the others to the right."""
-    wide = [max(map(len, column)) for column in zip(*lines)]
-    return ["  ".join([line[0].ljust(wide[0])] + [x.rjust(w) for x, w in zip(line[1:], wide[1:])])
-            for line in lines]
+# ---- Command line --------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class CostConfig:
+    """Which models are counted. Without both, the one that the model flags describe."""
+    table: Annotated[str, "all rows of a table: 4 to 9"] = ""
+    row: Annotated[str, "one row, as table5/no-p2v"] = ""
 
 
+def presets(args):
+    """Defaults that follow from the flags: a row's switches, or a model's own frame counts."""
+    if args.table and args.row:
+        raise ValueError(f"--table {args.table} --row {args.row}. Expected one of them. Leave the "
+                         "other out.")
+    if (args.table or args.row) and args.model != "pevl":
+        raise ValueError(f"--model {args.model} beside --table or --row. Expected PeVL, whose rows "
+                         "they are. Leave one of the two out.")
+    if args.row:
+        return find_row(args.row).overrides
+    return PRESETS.get(args.model, {})
 
 
-def cost_rows(cfg: EvalConfig, model_cfg: PeVLConfig) -> dict:
-    """What --costs counts: name -> (config, Row or None)."""
+def chosen_rows(cfg, model_cfg):
+    """What is counted: name -> (PeVLConfig, Row or None)."""
     if not cfg.table:
         name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
         return {name: (model_cfg, ROWS.get(cfg.row))}
-    if (chosen := f"table{cfg.table}") not in TABLES:
+
+    table = f"table{cfg.table}"
+    if table not in TABLES:
         raise unknown_name("table", cfg.table, [name.removeprefix("table") for name in TABLES])
-    return {name: (dataclasses.replace(model_cfg, **row.overrides), row)
-            for name, row in TABLES[chosen].items()}
+    rows = {}
+    for name, row in TABLES[table].items():
+        rows[name] = (dataclasses.replace(model_cfg, **row.overrides), row)
+    return rows
 
 
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    (cfg, model_cfg), _ = build_configs(argv, (CostConfig, PeVLConfig), presets, __doc__)
+    try:
+        print(cost_table(chosen_rows(cfg, model_cfg)))
+    except ValueError as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,86 +1,167 @@
-"""Tables 4 to 9 as settings, and the defaults that follow from a data set or a model."""
-from collections import namedtuple
+"""Tables 4 to 9 of the PeVL paper as settings, and the defaults that a data set or a model brings.
+
+A row of an ablation table is a set of changes to `PeVLConfig` and nothing else: the model has a
+switch for every part that the paper takes away. `python train.py --row table5/no-p2v` trains one,
+`python train.py --list-rows` prints them all, `python -m toy.lab table5` trains a table's rows.
+
+paper         | here                       | test
+Tables 4 to 9 | ROWS, TABLES               | test_pevl.py: test_rows_*; test_eval.py: test_costs_*
+Sec. 4.1      | PRESETS, `presets`         | test_train.py: test_presets_are_the_papers
+
+The paper's figures of all tables are those of Diving48 with ViT-B/16.
+"""
+from dataclasses import dataclass, field
 
 from support.checks import unknown_name
 from toy.presets import TOY_PRESETS
 
-# ---- Tables 4 to 9 -------------------------------------------------------------------------------
-# Overrides of PeVLConfig, and the paper's top-1 in %, G multiply-accumulates, M tunable parameters.
-Row = namedtuple("Row", "what overrides top1 gmacs tunable_m", defaults=(None, None, None))
-PLAIN = dict(fusion="concat", sgl=False, refinement=False, p2v=False, v2p=False)  # no UCMR, SGMC
-FROZEN = dict(video_adapters=False, pose_adapters=False, text_adapters=False)
-V_ONLY, P_ONLY, NO_TEXT = dict(pose=False), dict(video=False), dict(text=False)
-HEATMAPS = dict(pose_input="heatmaps")
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: what it is called, what it changes, and what the paper found."""
+    what: str                                     # the paper's name of the row
+    overrides: dict = field(default_factory=dict)  # PeVLConfig field -> value
+    top1: float | None = None                     # accuracy in % on Diving48, as printed
+    gmacs: float | None = None                    # G multiply-accumulates of a clip, as printed
+    tunable_m: float | None = None                # M tunable parameters, as printed
+
+
+# ---- Changes that several rows share -------------------------------------------------------------
+
+# Neither UCMR (P2V, V2P, refinement supervision) nor SGMC (the three similarities and the semantic
+# strengths): the clip features of the two encoders are concatenated and projected.
+PLAIN = {"fusion": "concat", "sgl": False, "refinement": False, "p2v": False, "v2p": False}
+
+FROZEN = {"video_adapters": False, "pose_adapters": False, "text_adapters": False}
+VIDEO_ONLY = {"pose": False}
+POSE_ONLY = {"video": False}
+NO_TEXT = {"text": False}                         # a linear head and cross-entropy
+
+
+# ---- The rows ------------------------------------------------------------------------------------
+
 ROWS = {
-    "table4/baseline": Row("frozen CLIP, one projection", PLAIN | FROZEN | V_ONLY, 60.2),
-    "table4/pose": Row("+ frozen pose encoder, concatenated", PLAIN | FROZEN, 80.3),
-    "table4/adapters": Row("+ adapters", PLAIN, 87.3),
-    "table4/ucmr": Row("+ UCMR block", dict(fusion="concat", sgl=False), 90.6),
-    "table4/sgmc": Row("+ SGMC module = PeVL", {}, 91.9),
-    "table5/pevl": Row("PeVL", {}, 91.9),
-    "table5/no-ucmr": Row("no UCMR block", dict(p2v=False, v2p=False, refinement=False), 88.9),
-    "table5/no-p2v": Row("without P2V", dict(p2v=False), 91.1),
-    "table5/no-v2p": Row("without V2P", dict(v2p=False), 90.4),
-    "table5/no-refinement": Row("without refinement supervision", dict(refinement=False), 91.0),
-    "table6/ps": Row("pose-sentence alone", dict(sim=("ps",)), 91.0),  # which is which: D21
-    "table6/vs": Row("video-sentence alone", dict(sim=("vs",)), 90.9),
-    "table6/fw": Row("frame-word alone", dict(sim=("fw",)), 90.9),
-    "table6/ps+vs": Row("pose-sentence and video-sentence", dict(sim=("vs", "ps")), 91.4),
-    "table6/ps+fw": Row("pose-sentence and frame-word", dict(sim=("ps", "fw")), 91.3),
-    "table6/vs+fw": Row("video-sentence and frame-word", dict(sim=("vs", "fw")), 91.4),
-    "table6/all": Row("all three", {}, 91.9),
-    "table6/vanilla": Row("all three, plain contrastive loss", dict(sgl=False), 91.4),
-    "table7/v": Row("V encoder", PLAIN | V_ONLY | NO_TEXT, 62.9, 275, 7),  # 275: D23
-    "table7/p": Row("P encoder", PLAIN | P_ONLY | NO_TEXT, 82.6, 108, 11),
-    "table7/v+p": Row("V+P encoders", PLAIN | NO_TEXT, 86.2, 393, 22),
-    "table7/v+t": Row("V+T encoders", PLAIN | V_ONLY, 65.1, 364, 13),
-    "table7/p+t": Row("P+T encoders", PLAIN | P_ONLY, 83.8, 197, 17),
-    "table7/v+p+t": Row("V+P+T encoders", PLAIN, 87.3, 482, 28),
-    "table7/pevl": Row("PeVL", {}, 91.9, 510, 32),  # 32: D20
-    "table8/none": Row("no adapters", FROZEN, 84.9),
-    "table8/video": Row("video adapters", FROZEN | dict(video_adapters=True), 85.5),
-    "table8/pose": Row("pose adapters", FROZEN | dict(pose_adapters=True), 86.4),
-    "table8/text": Row("text adapters", FROZEN | dict(text_adapters=True), 86.2),
-    "table8/video+pose": Row("video and pose adapters", dict(text_adapters=False), 87.8),
-    "table8/all": Row("all adapters", {}, 91.9),
-    "table9/heatmap": Row("heatmaps", PLAIN | P_ONLY | NO_TEXT | HEATMAPS, 80.1, 311, 11),
-    "table9/coordinates": Row("coordinates", PLAIN | P_ONLY | NO_TEXT, 82.6, 108, 11),
+    # Table 4: PeVL built up from frozen CLIP, one part after the other.
+    "table4/baseline": Row("frozen CLIP, one projection", {**PLAIN, **FROZEN, **VIDEO_ONLY},
+                           top1=60.2),
+    "table4/pose": Row("+ frozen pose encoder, concatenated", {**PLAIN, **FROZEN}, top1=80.3),
+    "table4/adapters": Row("+ adapters", PLAIN, top1=87.3),
+    "table4/ucmr": Row("+ UCMR block", {"fusion": "concat", "sgl": False}, top1=90.6),
+    "table4/sgmc": Row("+ SGMC module = PeVL", top1=91.9),
+
+    # Table 5: the parts of UCMR taken away.
+    "table5/pevl": Row("PeVL", top1=91.9),
+    "table5/no-ucmr": Row("no UCMR block", {"p2v": False, "v2p": False, "refinement": False},
+                          top1=88.9),
+    "table5/no-p2v": Row("without P2V", {"p2v": False}, top1=91.1),
+    "table5/no-v2p": Row("without V2P", {"v2p": False}, top1=90.4),
+    "table5/no-refinement": Row("without refinement supervision", {"refinement": False},
+                                top1=91.0),
+
+    # Table 6: the terms of Eq. (4), and the strengths of Eq. (5). Which printed row is which: D21.
+    "table6/ps": Row("pose-sentence alone", {"sim": ("ps",)}, top1=91.0),
+    "table6/vs": Row("video-sentence alone", {"sim": ("vs",)}, top1=90.9),
+    "table6/fw": Row("frame-word alone", {"sim": ("fw",)}, top1=90.9),
+    "table6/ps+vs": Row("pose-sentence and video-sentence", {"sim": ("vs", "ps")}, top1=91.4),
+    "table6/ps+fw": Row("pose-sentence and frame-word", {"sim": ("ps", "fw")}, top1=91.3),
+    "table6/vs+fw": Row("video-sentence and frame-word", {"sim": ("vs", "fw")}, top1=91.4),
+    "table6/all": Row("all three", top1=91.9),
+    "table6/vanilla": Row("all three, plain contrastive loss", {"sgl": False}, top1=91.4),
+
+    # Table 7: the modalities, with costs. The printed 275 G of the first row: D23; 32 M: D20.
+    "table7/v": Row("V encoder", {**PLAIN, **VIDEO_ONLY, **NO_TEXT},
+                    top1=62.9, gmacs=275, tunable_m=7),
+    "table7/p": Row("P encoder", {**PLAIN, **POSE_ONLY, **NO_TEXT},
+                    top1=82.6, gmacs=108, tunable_m=11),
+    "table7/v+p": Row("V+P encoders", {**PLAIN, **NO_TEXT}, top1=86.2, gmacs=393, tunable_m=22),
+    "table7/v+t": Row("V+T encoders", {**PLAIN, **VIDEO_ONLY}, top1=65.1, gmacs=364, tunable_m=13),
+    "table7/p+t": Row("P+T encoders", {**PLAIN, **POSE_ONLY}, top1=83.8, gmacs=197, tunable_m=17),
+    "table7/v+p+t": Row("V+P+T encoders", PLAIN, top1=87.3, gmacs=482, tunable_m=28),
+    "table7/pevl": Row("PeVL", top1=91.9, gmacs=510, tunable_m=32),
+
+    # Table 8: which towers have adapters.
+    "table8/none": Row("no adapters", FROZEN, top1=84.9),
+    "table8/video": Row("video adapters", {**FROZEN, "video_adapters": True}, top1=85.5),
+    "table8/pose": Row("pose adapters", {**FROZEN, "pose_adapters": True}, top1=86.4),
+    "table8/text": Row("text adapters", {**FROZEN, "text_adapters": True}, top1=86.2),
+    "table8/video+pose": Row("video and pose adapters", {"text_adapters": False}, top1=87.8),
+    "table8/all": Row("all adapters", top1=91.9),
+
+    # Table 9: what the pose encoder reads.
+    "table9/heatmap": Row("heatmaps", {**PLAIN, **POSE_ONLY, **NO_TEXT, "pose_input": "heatmaps"},
+                          top1=80.1, gmacs=311, tunable_m=11),
+    "table9/coordinates": Row("coordinates", {**PLAIN, **POSE_ONLY, **NO_TEXT},
+                              top1=82.6, gmacs=108, tunable_m=11),
 }
-TABLES = {}  # "table4" -> its rows, name -> Row
+
+TABLES = {}                                       # "table4" -> its rows, name -> Row
 for _name, _row in ROWS.items():
-    TABLES.setdefault(_name.split("/")[0], {})[_name] = _row
-
-
-# ---- Presets
-PRESETS = {  # by --data/--model, --data or --model: changed defaults, with the reason or the source
-    **TOY_PRESETS,
-    "vilp": dict(pose_frames=8, video_frames=8, lr=5e-5, weight_decay=0.2, epochs=30, warmup=5.0,
-                 prompt="This is a video about {}"),
-    "aim": dict(lr=3e-4),                                    # these two as their papers have it
-}
-
-
-def presets(args):
-    """Defaults that follow from --data, --model and --row; the command line wins over them."""
-    keys = f"{args.data}/{args.model}", args.data, args.model
-    chosen = dict(next((PRESETS[key] for key in keys if key in PRESETS), {}))
-    if args.row:
-        if args.row not in ROWS:
-            raise unknown_name("row", args.row, ROWS)
-        if args.model != "pevl":
-            raise ValueError(f"--row {args.row} beside --model {args.model}. Expected PeVL, of "
-                             "which the rows are ablations. Leave one of the two out.")
-        chosen |= ROWS[args.row].overrides
-    chosen["read_video"] = chosen.get("video", args.video)
-    chosen["read_poses"] = chosen.get("pose", args.pose) and args.model in ("pevl", "vilp")
-    return chosen
-
+    _table = _name.split("/")[0]
+    TABLES.setdefault(_table, {})[_name] = _row
 
 
 def row_flags(row):
-    """What a row of the tables changes, as flags of the command line."""
-    flags = {f"--{'no-' if x is False else ''}{name.replace('_', '-')}": x
-             for name, x in row.overrides.items()}
-    word = lambda x: "" if isinstance(x, bool) else f" {x if isinstance(x, str) else ','.join(x)}"
-    return " ".join(flag + word(x) for flag, x in flags.items())
+    """What a row changes, as flags of the command line, such as `--no-p2v --sim vs,ps`."""
+    flags = []
+    for name, value in row.overrides.items():
+        flag = name.replace("_", "-")
+        if value is True:
+            flags.append(f"--{flag}")
+        elif value is False:
+            flags.append(f"--no-{flag}")
+        elif isinstance(value, tuple):
+            flags.append(f"--{flag} {','.join(value)}")
+        else:
+            flags.append(f"--{flag} {value}")
+    return " ".join(flags)
 
+
+def find_row(name):
+    """The row of that name; ValueError with the nearest name where there is none."""
+    if name not in ROWS:
+        raise unknown_name("row", name, ROWS)
+    return ROWS[name]
+
+
+# ---- Presets: defaults that follow from --data and --model ---------------------------------------
+
+# The key is "<data>/<model>", "<data>" or "<model>"; the first that is there counts. Whatever is
+# not named keeps the dataclasses' defaults, which are the paper's (Sec. 4.1).
+PRESETS = {
+    **TOY_PRESETS,
+    "vilp": {                                     # ViLP, Sec. 4: its training on UCF-101, HMDB-51
+        "pose_frames": 8, "video_frames": 8,
+        "lr": 5e-5, "weight_decay": 0.2, "epochs": 30, "warmup": 5.0,
+        "prompt": "This is a video about {}",
+    },
+    "aim": {"lr": 3e-4},                          # AIM's rate for the adapters
+}
+
+
+def preset_of(data, model):
+    """The changed defaults of a data set and a model: field -> value, possibly none."""
+    for key in (f"{data}/{model}", data, model):
+        if key in PRESETS:
+            return dict(PRESETS[key])
+    return {}
+
+
+def presets(args):
+    """Defaults that follow from --data, --model and --row; the command line wins over them.
+
+    args: namespace with data, model, row, video and pose. Returns field -> value for
+    `support.settings.build_configs`. A row's overrides win over a preset, and what a model does
+    not look at is not read from disk.
+    """
+    chosen = preset_of(args.data, args.model)
+    if args.row:
+        row = find_row(args.row)
+        if args.model != "pevl":
+            raise ValueError(f"--row {args.row} beside --model {args.model}. Expected PeVL, of "
+                             "which the rows are ablations. Leave one of the two out.")
+        chosen.update(row.overrides)
+
+    uses_pose = chosen.get("pose", args.pose) and args.model in ("pevl", "vilp")
+    chosen["read_video"] = chosen.get("video", args.video)
+    chosen["read_poses"] = uses_pose
+    return chosen

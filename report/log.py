@@ -1,0 +1,169 @@
+"""What a run says while it works: lines, rows of figures, tables of parameters and memory.
+
+here             | what it gives                                         | tests/test_train.py
+Log              | log.txt, metrics.jsonl, TensorBoard; one line at a time | test_resume, test_tensorboard
+parameter_table  | M parameters, trainable and frozen, of each part      | test_command
+count_saved      | bytes that autograd keeps for the backward pass       | test_command
+versions         | packages and commit, for config.json                  | test_command
+"""
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from support.files import atomic
+
+
+class Log:
+    """Lines to the screen and log.txt; rows of figures to metrics.jsonl and TensorBoard.
+
+    folder: of the run. active: whether this process speaks; of several, rank 0 alone does.
+    """
+
+    def __init__(self, folder, active):
+        self.folder = folder
+        self.active = active
+        self.board = None                         # TensorBoard's writer, with --tensorboard
+        self.unfinished = False                   # the screen's last line may be overwritten
+
+    def say(self, text, progress=False):
+        """A line; on a terminal, one with `progress` is overwritten by the next such line."""
+        if not self.active:
+            return
+        with open(self.folder / "log.txt", "a") as file:
+            file.write(text + "\n")
+
+        if self.unfinished:
+            begin = "\r" if progress else "\n"
+        else:
+            begin = ""
+        self.unfinished = progress and sys.stdout.isatty()
+        clear_rest = "\033[K"                     # of a longer line that was there before
+        end = clear_rest if self.unfinished else "\n"
+        print(begin + text, end=end, flush=True)
+
+    def row(self, **values):
+        """One JSON object of the plain values; it is on disk before any later checkpoint.
+
+        values: `kind` ("step", "epoch" or "test"), `step`, `epoch` and figures. What is no number,
+        text or list of broken clips, such as a confusion matrix, is left out.
+        """
+        if not self.active:
+            return
+        plain = {}
+        for name, value in values.items():
+            if isinstance(value, (int, float, str)) or name == "broken":
+                plain[name] = value
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(plain) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        if self.board:
+            for name in plain.keys() - {"kind", "broken"}:
+                self.board.add_scalar(f"{plain['kind']}/{name}", plain[name], plain["step"])
+            self.board.flush()
+
+    def rows(self, *kinds):
+        """The rows of these kinds so far; the half line that a kill can leave is no row."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                row = json.loads(line)
+                if row["kind"] in kinds:
+                    rows.append(row)
+        return rows
+
+    def rewind(self, step, epoch):
+        """Forget rows from beyond this step and epoch: a run that goes on writes them again."""
+        kept = []
+        for row in self.rows("step", "epoch"):
+            reached = step if row["kind"] == "step" else epoch
+            if row[row["kind"]] <= reached:
+                kept.append(row)
+        if self.active:
+            with atomic(self.folder / "metrics.jsonl") as part:
+                part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def open_board(self, step):
+        """Write TensorBoard events too, from `step` on; ValueError without the package."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError("--tensorboard: there is no such package. Expected tensorboard. Leave "
+                             "the flag out or run pip install tensorboard.") from None
+        self.board = SummaryWriter(self.folder, purge_step=step)
+
+
+def versions():
+    """What made a run: Python, packages and, in a git checkout, the commit."""
+    found = {"python": sys.version.split()[0], "commit": ""}
+    project = Path(__file__).resolve().parent.parent
+    if (project / ".git").exists():
+        git = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], text=True,
+                             capture_output=True)
+        found["commit"] = git.stdout.strip()
+    for name in ("torch", "numpy", "pillow", "av", "ftfy", "regex"):
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def parameter_table(model):
+    """Total, trainable and frozen parameters of each part in millions, as text: see Table 7."""
+    lines = [f"{'parameters, M':<16}{'total':>9}{'trainable':>11}{'frozen':>9}"]
+    for name, part in {**model.parts(), "all": model}.items():
+        params = list(part.parameters()) if isinstance(part, nn.Module) else part
+        total = sum(p.numel() for p in params) / 1e6
+        tuned = sum(p.numel() for p in params if p.requires_grad) / 1e6
+        lines.append(f"{name:<16}{total:>9.3f}{tuned:>11.3f}{total - tuned:>9.3f}")
+    return "\n".join(lines)
+
+
+def peak_mib(device):
+    """Most memory so far in MiB: of the GPU's tensors, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+    import resource                               # not on Windows
+    unit = 2 ** 20 if sys.platform == "darwin" else 2 ** 10         # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@contextmanager
+def count_saved():
+    """Count the bytes that autograd keeps for backward, each storage once: storage -> bytes.
+
+    Weights are left out: they are there anyway.
+    """
+    seen = {}
+
+    def keep(x):
+        storage = x.untyped_storage()
+        is_weight = isinstance(x, nn.Parameter)
+        seen[storage.data_ptr()] = 0 if is_weight else storage.nbytes()
+        return x
+
+    def give_back(x):
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, give_back):
+        yield seen
+
+
+def memory_estimate(model, saved_bytes):
+    """The memory of a training step as a line of text; saved_bytes: what autograd keeps."""
+    tuned = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    weights = sum(p.nbytes for p in model.parameters())
+    moments = 3 * tuned                           # the gradient, and AdamW's two moments
+    mib = [round(x / 2 ** 20) for x in (weights, moments, saved_bytes)]
+    total = round((weights + moments + saved_bytes) / 2 ** 20)
+    return (f"memory of a step, estimated: weights {mib[0]} + gradients and AdamW {mib[1]} + "
+            f"activations {mib[2]} = {total} MiB")

@@ -1,0 +1,124 @@
+"""What an evaluation leaves in its folder: JSON, confusion matrix, strips of what was looked at.
+
+paper   | here                                               | tests/test_eval.py
+Fig. 1c | `strip_of`, `draw_strips`: attention and its change | test_strips_are_drawn
+-       | `write_results`                                     | test_evaluation_repeats_*
+
+Shapes: T pose frames, Tv video frames, J joints, N patches of a frame (no class token), K labels.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from report.draw import draw_confusion, draw_strip
+from support.files import atomic
+from support.sampling import video_frame_index
+
+
+@torch.no_grad()
+def strip_of(model, dataset, index, said, right, device):
+    """Clip `index` of a data set as `report.draw.draw_strip` wants it, in its middle view.
+
+    said: the line above the pictures. right: whether the answer was, None where nobody knows.
+    Returns a dict: frames uint8 (Tv, S, S, 3); keypoints (Tv, J, 2) in [-1, 1] and scores (Tv, J)
+    at the video frames; maps, name -> (Tv, N), empty for models that have none.
+    """
+    item = dataset[index]
+    middle = len(item["frames"]) // 2
+    view = {name: item[name][middle][None] for name in ("frames", "keypoints", "scores")}
+
+    maps = {}
+    if hasattr(model, "attention_maps") and model.video is not None:
+        batch = {name: x.to(device) for name, x in view.items()}
+        batch["label"] = item["label"][None].to(device)
+        for name, x in model.attention_maps(batch).items():
+            maps[name] = x[0].float().cpu().numpy()
+
+    T = view["keypoints"].shape[1]
+    Tv = view["frames"].shape[1]
+    seen = video_frame_index(T, Tv)
+    return {"said": said, "right": right, "joints": dataset.joints,
+            "frames": view["frames"][0].permute(0, 2, 3, 1).numpy(),
+            "keypoints": view["keypoints"][0, seen].numpy(),
+            "scores": view["scores"][0, seen].numpy(),
+            "maps": maps}
+
+
+def examples_of(label, predictions):
+    """Of a label's clips: the first that was answered rightly, the first that was not."""
+    own = [p for p in predictions if p["label"] == label and not p["broken"]]
+    found = []
+    for right in (True, False):
+        matching = [p for p in own if (p["predicted"] == label) == right]
+        found += [(right, p) for p in matching[:1]]
+    return found
+
+
+def file_name(label, text):
+    """`007-Back_1.5_somersaults.png`: numbered, and safe on every disk."""
+    safe = "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+    return f"{label:03d}-{safe[:60]}.png"
+
+
+def draw_strips(model, dataset, predictions, folder, device, classes):
+    """A picture for each of the first `classes` labels that have clips; gives their number.
+
+    predictions: those of `eval.evaluate`.
+    """
+    was_training = model.training
+    model.eval()
+    written = 0
+    for label, text in enumerate(dataset.labels[:classes]):
+        clips = []
+        for right, p in examples_of(label, predictions):
+            answer = "" if right else f", taken for: {dataset.labels[p['predicted']]}"
+            said = f"{p['id']}: {text}{answer} ({100 * p['probability']:.0f} %)"
+            clips.append(strip_of(model, dataset, p["index"], said, right, device))
+        if clips:
+            draw_strip(clips, Path(folder) / file_name(label, text))
+            written += 1
+    model.train(was_training)
+    return written
+
+
+def write_probabilities(result, labels, path):
+    """An .npz of ids, true labels, label texts and probabilities, float32 (clips, K)."""
+    with atomic(path) as part, open(part, "wb") as file:
+        np.savez_compressed(file,
+                            id=[row["id"] for row in result["predictions"]],
+                            label=[row["label"] for row in result["predictions"]],
+                            labels=labels,
+                            probabilities=result["probabilities"])
+
+
+def write_results(result, model, dataset, folder, about, device, strips=48):
+    """Write what `eval.evaluate` found into `folder`, and say what was written.
+
+    about: facts that go into the JSON too, with `split` and `views`, which name the files. strips:
+    how many labels get a picture.
+    """
+    name = f"{about['split']}-{about['views']}view"
+    labels = list(dataset.labels)
+
+    plain = {}                                    # what JSON can hold
+    for key, value in result.items():
+        if key != "probabilities":
+            plain[key] = value.tolist() if isinstance(value, torch.Tensor) else value
+    with atomic(folder / f"eval-{name}.json") as part:
+        part.write_text(json.dumps({**about, "labels": labels, **plain}))
+
+    title = (f"top-1 {100 * result['top1']:.1f} %, mean over classes {100 * result['mean']:.1f} %; "
+             f"{result['clips']} clips, {about['split']} split")
+    draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title)
+
+    said = f"wrote into {folder}: eval-{name}.json, confusion-{name}.png"
+    if "probabilities" in result:
+        write_probabilities(result, labels, folder / f"probabilities-{name}.npz")
+        said += f", probabilities-{name}.npz"
+    if strips:
+        strips_folder = folder / f"strips-{about['split']}"
+        number = draw_strips(model, dataset, result["predictions"], strips_folder, device, strips)
+        said += f", {number} pictures in {strips_folder.name}/"
+    print(said)

@@ -1,0 +1,103 @@
+"""Figures as text: aligned tables, progress of long work, the summary of an evaluation.
+
+here          | what it prints                                            | tests/test_eval.py
+align         | rows of cells as lines, columns under each other          | test_cost_table_is_the_readmes
+with_progress | `evaluate 320/960 clips, 41.0 clips/s, 0:16 left`         | test_evaluation_leaves_*
+summary       | accuracy, by class too, and what went wrong               | test_evaluation_repeats_*
+"""
+import sys
+import time
+
+
+def align(lines):
+    """Rows of cells -> lines of text: the first column to the left, the others to the right."""
+    widths = []
+    for column in zip(*lines):
+        widths.append(max(len(cell) for cell in column))
+
+    aligned = []
+    for line in lines:
+        cells = [line[0].ljust(widths[0])]
+        for cell, width in zip(line[1:], widths[1:]):
+            cells.append(cell.rjust(width))
+        aligned.append("  ".join(cells))
+    return aligned
+
+
+def with_progress(batches, total, show):
+    """Pass batches on, and say on standard error how many clips are done and how long it takes.
+
+    batches: dicts with `label` (B,). On a terminal the line is rewritten, five times a second at
+    most; in a log file there is a new line every ten seconds.
+    """
+    terminal = sys.stderr.isatty()
+    pause = 0.2 if terminal else 10.0             # seconds between lines
+    start = time.monotonic()
+    shown = 0.0
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch["label"])
+        spent = time.monotonic() - start
+        if not show or (done < total and spent - shown <= pause):
+            continue
+
+        shown = spent
+        left = int((total - done) * spent / done)
+        line = (f"evaluate {done}/{total} clips, {done / max(spent, 1e-6):.1f} clips/s, "
+                f"{left // 60}:{left % 60:02d} left")
+        if terminal:
+            end = "\n" if done == total else ""
+            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def summary(result, labels):
+    """The figures of `eval.evaluate` as text. Of more than 60 labels, the twenty worst are shown.
+
+    result: what `evaluate` returns. labels: K texts.
+    """
+    lines = [f"top-1 {100 * result['top1']:.2f} %   top-5 {100 * result['top5']:.2f} %   "
+             f"mean over classes {100 * result['mean']:.2f} %   {result['clips']} clips"]
+    alone = []
+    for name, share in result.items():
+        if name.startswith("top1/"):
+            alone.append(f"{name.removeprefix('top1/')} {100 * share:.2f} %")
+    if alone:
+        lines.append("one similarity alone: " + ", ".join(alone))
+
+    lines += ["", *by_label(result, labels), ""]
+
+    empty = result["per_class"].count(None)
+    if empty:
+        lines.append(f"{empty} labels have no clip in this split and are left out of the mean")
+    if result["ties"]:
+        lines.append(f"{result['ties']} clips were tied between labels; the first label won")
+    lost = result["errors"]
+    if lost:
+        shown = lost[:5] + ["..."] * (len(lost) > 5)
+        lines.append(f"{len(lost)} clips could not be read and count as wrong: {', '.join(shown)}")
+    return "\n".join(lines)
+
+
+def by_label(result, labels):
+    """Lines of a table: label, clips, accuracy, and the label that it is most often taken for."""
+    shown = [k for k, accuracy in enumerate(result["per_class"]) if accuracy is not None]
+    if len(shown) > 60:
+        shown = sorted(shown, key=lambda k: result["per_class"][k])[:20]
+
+    cells = [["label", "clips", "right %"]]
+    mistakes = ["most often taken for"]
+    for k in shown:
+        answers = result["confusion"][k].clone()  # (K,) how often each label was answered
+        clips = int(answers.sum() + result["unread"][k])
+        cells.append([labels[k], str(clips), f"{100 * result['per_class'][k]:.1f}"])
+
+        answers[k] = 0                            # what is left are mistakes
+        if answers.any():
+            worst = int(answers.argmax())
+            mistakes.append(f"{labels[worst]} ({int(answers[worst])})")
+        else:
+            mistakes.append("")
+    return [f"{line}   {mistake}".rstrip() for line, mistake in zip(align(cells), mistakes)]

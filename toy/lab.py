@@ -1,0 +1,203 @@
+"""The lab: all rows of a table of the paper, trained on the toy benchmark, with error bars.
+
+    python -m toy.lab table5 --seeds 3                seeds 0, 1 and 2 of each row, then the table
+    python -m toy.lab table5 --seeds 3 --epochs 4     any flag of train.py may follow
+
+Rows of one model share its runs, other tables' included. What is done is not done again, but for
+--fresh; a run that was cut goes on. Results: out/lab/table5.md, .csv and .png.
+
+part                                        here          tests/test_lab.py
+which runs a table needs, which are there   plan_runs     test_lab
+mean and spread beside the paper's figure   write_table   test_lab
+"""
+import csv
+import itertools
+import json
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import train
+from eval import as_json
+from report.draw import draw_bars
+from report.log import Log
+from support.checks import unknown_name
+from support.files import atomic
+from support.settings import Parser
+from tables.rows import ROWS, TABLES
+
+
+@dataclass
+class Trial:
+    """One row with one seed."""
+    row: str                                      # its name in the table
+    seed: int
+    configs: tuple                                # TrainConfig, DataConfig, PeVLConfig
+    metrics: dict | None                          # of the test split; None: still to be trained
+
+
+def finished(out, configs):
+    """Test metrics of the run in `out` if it is complete and has these settings, else None."""
+    wanted = as_json(*configs)
+    with suppress(OSError, ValueError, KeyError):
+        had = json.loads((out / "config.json").read_text())["config"]
+        same = all(had[name] == value for name, value in wanted.items() if name not in train.FREE)
+        tests = Log(out, active=False).rows("test")
+        if same and tests:
+            return tests[-1]
+    return None
+
+
+def first_of_model():
+    """Row -> the first row, over all tables, that has the same switches: their runs are shared."""
+    first = {}
+    shared = {}
+    for name, row in ROWS.items():
+        switches = repr(sorted(row.overrides.items()))
+        shared[name] = first.setdefault(switches, name)
+    return shared
+
+
+def plan_runs(table, seeds, folder, flags, fresh):
+    """The trials of a table. Seeds turn slowest, so that all rows are seen early.
+
+    flags: words of the command line for train.py. fresh: what is there counts for nothing.
+    """
+    shared = first_of_model()
+    plan = []
+    for seed, name in itertools.product(range(seeds), TABLES[table]):
+        row = shared[name]
+        out = folder / row.replace("/", "-") / f"seed{seed}"
+        own = ["--row", row, "--seed", str(seed), "--out", str(out)]
+        configs, _ = train.settings([*flags, *own])
+        metrics = None if fresh else finished(out, configs)
+        plan.append(Trial(name, seed, configs, metrics))
+    return plan
+
+
+def lab(table, seeds, folder, flags, fresh=False):
+    """Train what is missing of a table, and print the table; see the module's docstring."""
+    plan = plan_runs(table, seeds, folder, flags, fresh)
+    left = sum(trial.metrics is None for trial in plan)
+    found = {name: [] for name in TABLES[table]}
+    spent = []                                    # seconds of each run
+    for number, trial in enumerate(plan, 1):
+        if trial.metrics is None:
+            wait = f", about {np.mean(spent) * left / 60:.0f} min left" if spent else ""
+            print(f"\nlab: {trial.row} seed {trial.seed}, run {number} of {len(plan)}{wait}",
+                  flush=True)
+            start = time.monotonic()
+            trial.metrics = train.train(*trial.configs)
+            spent.append(time.monotonic() - start)
+            left -= 1
+        found[trial.row].append(100 * trial.metrics["top1"])
+        write_table(folder, table, found)
+    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
+
+
+@dataclass
+class Result:
+    """A row of the printed table."""
+    name: str
+    what: str
+    paper: float                                  # top-1 in %, on Diving48
+    tops: list                                    # top-1 in % of each seed, here
+
+    @property
+    def mean(self):
+        return np.mean(self.tops)
+
+    @property
+    def spread(self):
+        """Standard deviation over seeds; one seed has none."""
+        return np.std(self.tops, ddof=1) if len(self.tops) > 1 else None
+
+    @property
+    def said(self):
+        if self.spread is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.spread:.1f}"
+
+
+def order_of(results, key):
+    """Names of the rows from the best to the worst."""
+    ranked = sorted(results, key=lambda result: -(key(result) or 0))
+    return " > ".join(result.name for result in ranked)
+
+
+def write_table(folder, table, found):
+    """found: row -> top-1 of its seeds in % -> <table>.csv, .md and .png, each whole or not."""
+    results = []
+    for name, tops in found.items():
+        if tops:
+            row = ROWS[name]
+            results.append(Result(name.split("/")[1], row.what, row.top1, tops))
+
+    lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | each seed |",
+             "|---|---|---|---|---|"]
+    for r in results:
+        each = " ".join(f"{top:.1f}" for top in r.tops)
+        lines.append(f"| `{r.name}` | {r.what} | {r.paper} | {r.said} | {each} |")
+    lines += ["",
+              f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ",
+              f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
+    with atomic(folder / f"{table}.md") as part:
+        part.write_text("\n".join(lines))
+
+    with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "what", "paper", "mean", "std", "seeds"))
+        for r in results:
+            each = " ".join(str(top) for top in r.tops)
+            writer.writerow((r.name, r.what, r.paper, r.mean, r.spread, each))
+
+    bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
+    draw_bars(bars, folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
+
+
+# ---- Command line --------------------------------------------------------------------------------
+
+def read_command(argv):
+    """argv -> (table, seeds, words that are left for train.py)."""
+    parser = Parser(description=__doc__, add_help=False)
+    parser.add_argument("table")
+    parser.add_argument("--seeds", type=int, default=3)
+    own, flags = parser.parse_known_args(argv)
+    return own.table, own.seeds, flags
+
+
+def check_command(table, seeds, args):
+    """Refuse what makes no sense for a lab; args: train.py's namespace."""
+    if table not in TABLES:
+        raise unknown_name("table", table, TABLES)
+    if seeds < 1:
+        raise ValueError(f"--seeds {seeds}. Expected 1 or more. Give 3 for a spread.")
+    for flag, value in (("--row", args.row), ("--seed", args.seed)):
+        if value:
+            raise ValueError(f"{flag} {value} beside a lab. Expected neither: it trains all rows of "
+                             "its table with seeds 0 to --seeds - 1. Leave it out.")
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{__doc__}\ntables: {', '.join(TABLES)}. Flags: --seeds N (3), and those of "
+              "`python train.py --help`.")
+        return 0
+    table, seeds, flags = read_command(argv)
+    _, args = train.settings(flags)
+
+    def job():
+        check_command(table, seeds, args)
+        folder = Path(args.out or "out/lab")
+        lab(table, seeds, folder, flags, fresh=args.fresh)
+
+    return train.run_command(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
