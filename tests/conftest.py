@@ -1,6 +1,7 @@
 """Hypothesis runs without a deadline and from a fixed seed, so that a failure here is a failure everywhere."""
 import os
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -8,3 +9,12 @@ settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True
 settings.register_profile("thorough", deadline=None, max_examples=300, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """A Diving48 tree of 16 training and 4 test clips."""
+    root = tmp_path_factory.mktemp("data") / "dives"
+    from toy.divers import make_toy
+    make_toy(root, {"train": 16, "val": 1, "test": 4}, workers=1, progress=lambda *_: None)
+    return root

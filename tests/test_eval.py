@@ -19,12 +19,11 @@ from PIL import Image
 import eval as ev
 import pevl
 import train
-from assets import draw
+from report import draw
 from pose import JOINT_SETS, write_pose
 from strategies import published_aim
 
 COCO = JOINT_SETS["coco17"].names
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
 
 
 # ---- Stand-ins: a data set whose frames hold their own index, a model that looks the logits up ---------------
@@ -35,7 +34,7 @@ class LookUp(torch.nn.Module):
     def __init__(self, logits, text=True):
         super().__init__()
         self.tables, self.texts_encoded = logits, 0
-        self.config = types.SimpleNamespace(text=text, model="pevl")
+        self.compares_texts = text
 
     def encode_texts(self):
         self.texts_encoded += 1
@@ -281,68 +280,6 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
     assert (tmp_path / "a" / "x.png").read_bytes() == old
 
 
-# ---- Costs --------------------------------------------------------------------------------------------------
-
-def test_costs_of_the_paper():
-    """The figures that fix our reading of Sec. 3.1, counted by running the model (108, 202.1, 281, 303 G)."""
-    memo = {}
-    cost = lambda **changes: ev.count_costs(pevl.PeVLConfig(**changes), memo=memo)
-    full = cost()
-    assert full["pose tower"]["gmacs"] == pytest.approx(108.0, abs=0.1)
-    assert full["pose tower"]["tunable_m"] == pytest.approx(10.65, abs=0.06)
-    assert full["video tower"]["gmacs"] == pytest.approx(303.3, abs=0.1)
-    assert full["video tower"]["tunable_m"] == pytest.approx(7.10, abs=0.01)
-    assert full["text tower"]["tunable_m"] == pytest.approx(6.3, abs=0.05)
-    assert full["CLIP"]["total_m"] == pytest.approx(149.62, abs=0.01) and full["CLIP"]["tunable_m"] == 0
-    assert full["P2V"]["gmacs"] > 1 and full["V2P"]["gmacs"] > 1 and full["similarity"]["gmacs"] < 1
-    frozen = cost(**pevl.ROWS["table4/baseline"].overrides)
-    assert frozen["video tower"]["gmacs"] == pytest.approx(281.0, abs=0.1)
-    assert "pose tower" not in frozen and "P2V" not in frozen            # switched off: no cost, no parameters
-    aim = cost(model="aim", video_frames=8, pose_frames=8)
-    assert aim["video tower"]["gmacs"] == pytest.approx(202.1, abs=0.1)
-    assert aim["video tower"]["tunable_m"] == pytest.approx(10.7, abs=0.05)
-
-
-def test_the_flop_counter_sees_attention_on_meta():
-    q = torch.empty(2, 3, 5, 4, device="meta")
-    with ev.FlopCounterMode(display=False) as counter:
-        torch.nn.functional.scaled_dot_product_attention(q, q, q)
-    assert counter.get_total_flops() == 2 * 2 * (2 * 3) * 5 * 5 * 4       # q k and its product with v
-
-
-def test_remembered_parts_cost_what_fresh_ones_do():
-    memo, small = {}, dict(backbone="tiny", image_size=80, pose_frames=4, video_frames=2)
-    for row in ("table7/pevl", "table7/v+t", "table8/none"):
-        config = pevl.PeVLConfig(**small, **pevl.ROWS[row].overrides)
-        assert ev.count_costs(config, memo=memo) == ev.count_costs(config)
-    for model in ("vilp", "aim", "clip"):
-        config = pevl.PeVLConfig(**small, model=model)
-        costs = ev.count_costs(config)
-        assert sum(c["gmacs"] for c in costs.values()) > 0 and sum(c["total_m"] for c in costs.values()) > 0.5
-
-
-def test_cost_table_is_the_readmes(capsys):
-    """The printed Table 7: in README to the last figure; text 47.1 G (D26)."""
-    assert ev.main(["--costs", "--table", "7"]) == 0
-    printed = capsys.readouterr().out
-    assert printed in README and [line.split()[0] for line in printed.splitlines()[1:8]] == list(pevl.TABLES["table7"])
-    assert "47.1" in printed.splitlines()[4]
-
-
-def test_costs_of_other_settings(capsys):
-    """A row beside its own figures; Table 1's of the large AIM; with other settings none of the paper's; ViLP's 8 frames."""
-    def said(*flags):
-        assert ev.main(["--costs", *flags]) == 0
-        line, note = capsys.readouterr().out.splitlines()[-2:]
-        return line, note
-
-    assert "0.0  309.5    311  -1.5    14.09     11  +3.1" in said("--row", "table9/heatmap")[0]
-    assert "-     -    37.91     38  -0.1" in said("--model", "aim", "--backbone", "ViT-L/14")[0]
-    small = ("--backbone", "tiny", "--image-size", "80")
-    assert said(*small, "--row", "table7/pevl")[0].split().count("-") == 4
-    assert "80 px, 8 video and 8 pose frames" in said(*small, "--model", "vilp")[1]
-
-
 # ---- The command line on a trained model --------------------------------------------------------------------
 
 SMALL = ["--image-size", "80", "--pose-frames", "4", "--video-frames", "2", "--workers", "0"]
@@ -451,7 +388,7 @@ def test_newest_run_of_a_row_by_its_switches(tmp_path):
     def ran(name, mtime, **changes):
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        config = train.as_json(pevl.PeVLConfig(**changes)) | {"data": "toy", "row": "any"}
+        config = ev.as_json(pevl.PeVLConfig(**changes)) | {"data": "toy", "row": "any"}
         (folder / "config.json").write_text(json.dumps({"config": config}))
         (folder / "last.pt").touch()
         os.utime(folder / "last.pt", (mtime, mtime))
@@ -470,7 +407,7 @@ def test_weights_that_aims_authors_publish(trained, tmp_path, capsys):
     """A checkpoint in their form, {meta, state_dict}, is evaluated as it is, at the accuracy that its head gives."""
     torch.manual_seed(0)
     config = pevl.PeVLConfig(model="aim", backbone="tiny", clip="random", image_size=80, pose_frames=2, video_frames=2)
-    model = pevl.build_model(config, train.load_trunk(config), ["a", "b", "c"])
+    model = pevl.build_model(config, ev.load_trunk(config), ["a", "b", "c"])
     with torch.no_grad():
         model.head.bias[1] = 99.0                             # it always says the second of three labels
     torch.save({"meta": {"epoch": 50}, "state_dict": published_aim(model)}, tmp_path / "aim.pth")
@@ -514,18 +451,16 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     assert "which is pevl on diving48 and tiny" in error("--ckpt", run, "--backbone", "ViT-B/16")
     assert "--views 0" in error("--ckpt", run, "--views", "0")
     assert "--views" in error("--ckpt", run, "--veiws", "3")
-    assert "table '3'" in error("--costs", "--table", "3")
-    for flags, expected in ((["--table", "7"], "--table with --costs"),
-                            (["--costs", "--table", "7", "--row", "table5/no-p2v"], "--row without --table"),
-                            (["--ckpt", run, "--row", "table5/no-p2v"], "--row without --table and --ckpt"),
-                            (["--costs", "--table", "7", "--model", "vilp"], "PeVL, whose rows"),
-                            (["--aim-weights", "aim.pth"], "Expected --model aim")):
+    for flags, expected in ((["--ckpt", run, "--row", "table5/no-p2v"], "--row without --ckpt"),
+                            (["--ckpt", run, "--model", "clip"], "--model alone"),
+                            (["--model", "aim", "--data", "toy"], "--model aim without --aim-weights"),
+                            (["--ckpt", run, "--aim-weights", "aim.pth"], "Expected --model aim")):
         assert expected in error(*flags)
     other = write_tree(tmp_path / "other", VOCABULARY + [["Back", "Dive", "NoTwis", "TUCK"]])
     assert "has 4 labels, the checkpoint 3; number 3 is 'Back, dive" in error("--ckpt", run, "--root", str(other))
     hashed = changed_checkpoint(trained, tmp_path / "b" / "last.pt", clip="0" * 64)
     assert "their hashes differ" in error("--ckpt", hashed)
-    stills = changed_checkpoint(trained, tmp_path / "c" / "last.pt", config={"data": "toy-stills"})
+    stills = changed_checkpoint(trained, tmp_path / "c" / "last.pt", config={"model": "clip"})
     assert "CLIP's own pretraining" in error("--ckpt", stills)
     widened = changed_checkpoint(trained, tmp_path / "d" / "last.pt", config={"adapter_ratio": 1.0})
     assert "does not fit this model" in error("--ckpt", widened)

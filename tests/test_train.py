@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,54 +23,16 @@ from hypothesis import strategies as st
 
 import train
 from clip_model import BACKBONES, CLIP, load_clip
-from data import DataConfig, make_toy
 from pevl import PeVLConfig, build_model
+from runs import SMALL, configs, outcome, words
+from support import checkpoints, processes
 from support.settings import build_configs
+from tables.rows import presets
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
 
 HERE = Path(train.__file__).parent
-# A clip of 4 pose and 2 video frames of 40 px: a step takes a few hundredths of a second.
-SMALL = dict(backbone="tiny", image_size=40, pose_frames=4, video_frames=2, tau_fw=0.1,
-             adapter_ratio=0.25)
-TIMES = ("data_s", "step_s", "clips_per_s", "peak_mib", "seconds")
 PRELOAD = multiprocessing.get_context("forkserver")        # children that do not import torch anew
 PRELOAD.set_forkserver_preload(["train"])
-
-
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory):
-    """A Diving48 tree of 16 training and 4 test clips."""
-    root = tmp_path_factory.mktemp("data") / "dives"
-    make_toy(root, {"train": 16, "val": 1, "test": 4}, workers=1, progress=lambda *_: None)
-    return root
-
-
-def configs(root, out, **changes):
-    """The three configs of a run of 2 epochs x 4 steps of 4 clips."""
-    flags = dict(data="diving48", root=str(root), workers=0, out=str(out), epochs=2, batch=4,
-                 lr=1e-3, warmup=0.5,
-                 eval_split="test", log_every=3, **SMALL) | changes
-    return [cls(**{f.name: flags[f.name] for f in dataclasses.fields(cls) if f.name in flags})
-            for cls in (TrainConfig, DataConfig, PeVLConfig)]
-
-
-def words(root, out, **changes):
-    """The same as a command line."""
-    flags = {k: v for c in configs(root, out, **changes) for k, v in dataclasses.asdict(c).items()}
-    text = lambda v: ",".join(v) if isinstance(v, tuple) else v
-    given = [f"--{k.replace('_', '-')}={text(v)}" for k, v in flags.items()
-             if not isinstance(v, bool)]
-    return given + [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in flags.items()
-                    if isinstance(v, bool)]
-
-
-def outcome(folder):
-    """What must not depend on interruptions: weights, optimizer, position, rows without times."""
-    saved = train.read_checkpoint(Path(folder) / "last.pt")
-    rows = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    still = lambda row: {k: v for k, v in row.items() if k not in TIMES}
-    at = {k: v for k, v in saved["at"].items() if k not in ("sums", "interval")}
-    return saved["model"], saved["optimizer"], at, [still(row) for row in rows]
 
 
 def same(a, b):
@@ -86,8 +49,8 @@ def same(a, b):
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch):
     """test_command draws them; here they would take half of the time."""
-    monkeypatch.setattr(train, "write_results", lambda *_: None)
-    monkeypatch.setattr(train, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(train, "write_results", lambda *_, **__: None)
+    monkeypatch.setattr(train, "draw_curves", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +99,7 @@ def test_presets_are_the_papers():
     c = TrainConfig()
     assert (c.lr, c.weight_decay, c.epochs, c.warmup) == (8e-6, 0.05, 50, 3)
     classes = (TrainConfig, DataConfig, PeVLConfig)
-    parse = lambda *argv: build_configs(list(argv), classes, train.presets)[0]
+    parse = lambda *argv: build_configs(list(argv), classes, presets)[0]
     cfg, data, model = parse("--data", "diving48")
     assert (data.pose_frames, data.video_frames, data.image_size) == (48, 16, 224)
     assert model.lambda_r == 0.1
@@ -243,7 +206,7 @@ def test_accumulation_repeats_its_random_numbers():
     model.zero_grad(set_to_none=True)
     features = []
     for part, seed in zip(parts, seeds):
-        train.reseed(*seed)
+        processes.reseed(*seed)
         features.append(model(part))
     model.losses({k: torch.cat([f[k] for f in features]) for k in features[0]})["total"].backward()
     close(cached, gradients(model))
@@ -269,16 +232,16 @@ def start_gloo(world, job, *args):
 
 
 def gradient_job(rank, world, cases, path):
-    train.join_world(TrainConfig(device="cpu"))
+    processes.join_world("cpu")
     found = []
     for changes, accumulate in cases:
         model = tiny_model(**changes)
         parts = cut(cut(clips(8), world)[rank], accumulate)
         terms, everyone, _ = forward_backward(model, parts, [(i,) for i in range(len(parts) + 1)])
-        train.average_gradients(model.parameter_groups())
+        processes.average_gradients(model.parameter_groups())
         found.append((terms, gradients(model), everyone["index"]))
     torch.save(found, f"{path}/{rank}.pt")
-    train.dist.destroy_process_group()
+    processes.leave_world()
 
 
 def test_two_processes(tmp_path):
@@ -296,7 +259,7 @@ def test_two_processes(tmp_path):
 
 
 def run_job(rank, world, argv):
-    train.write_results = train.draw_curves = lambda *_: None
+    train.write_results = train.draw_curves = lambda *_, **__: None
     sys.exit(train.main(argv))
 
 
@@ -388,7 +351,7 @@ def test_sigterm_of_the_command(tree, tmp_path):
     process.join(60)
     assert process.exitcode == 143
     assert "SIGTERM: saved; the same command goes on" in (tmp_path / "log.txt").read_text()
-    assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] > 0
+    assert checkpoints.read_checkpoint(tmp_path / "last.pt")["at"]["step"] > 0
 
 
 def test_workers_outlive_a_sigterm_by_a_minute():
@@ -414,7 +377,7 @@ def test_torn_checkpoint(tree, undisturbed, tmp_path):
     for torn in (b"", whole[:middle], flipped):
         (tmp_path / "last.pt").write_bytes(torn)
         with pytest.raises(ValueError, match="torn or no checkpoint"):
-            train.read_checkpoint(tmp_path / "last.pt")
+            checkpoints.read_checkpoint(tmp_path / "last.pt")
     train.train(*configs(tree, tmp_path))
     assert same(outcome(tmp_path), outcome(undisturbed))
     assert "last.pt is torn" in (tmp_path / "log.txt").read_text()
@@ -423,7 +386,7 @@ def test_torn_checkpoint(tree, undisturbed, tmp_path):
     with pytest.raises(ValueError, match="no checkpoint in .* can be read"):
         train.train(*configs(tree, tmp_path))
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        train.read_checkpoint(tmp_path / "none.pt")
+        checkpoints.read_checkpoint(tmp_path / "none.pt")
 
 
 def test_changed_settings(tree, tmp_path):
@@ -457,7 +420,7 @@ def test_full_disk(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(ValueError, match=r"No space left.*MiB free; last good .*last.pt\."):
         train.train(*configs(tree, tmp_path))
-    assert train.read_checkpoint(tmp_path / "last.pt")["at"]["step"] == 4
+    assert checkpoints.read_checkpoint(tmp_path / "last.pt")["at"]["step"] == 4
     assert not list(tmp_path.glob(".part*"))
 
 
@@ -515,7 +478,7 @@ def test_broken_clips(tree, tmp_path):
     ({"precision": "bf16", "device": "cpu"}, "emulates it. Expected fp32"),
     ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
     ({"device": "gpu"}, "Expected auto, cpu, cuda"),
-    ({"model": "clip"}, "clip and toy-stills together")])
+    ({"model": "clip"}, "nothing to train")])
 def test_user_errors(tree, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train.train(*configs(tree, tmp_path, **changes))
@@ -547,52 +510,6 @@ def test_discrepancies_are_told_where_they_count(tree, tmp_path, capsys):
     assert "text discrepancies" not in capsys.readouterr().out
 
 
-def test_lab(tree, tmp_path, monkeypatch, capsys):
-    """A table's rows x seeds are trained once each, a model that two tables share included; a lab
-    that was cut goes on; the figures written are those of the runs' own test rows."""
-    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
-                              video_frames=1) if not f.startswith(("--row", "--seed"))]
-    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
-             in {k for row in train.ROWS.values() for k in row.overrides}]    # the rows' to say
-    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
-    trained, real = [], train.train
-
-    def count(cfg, *others):
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        trained.append((cfg.row, cfg.seed))
-        return real(cfg, *others)
-
-    monkeypatch.setattr(train, "train", count)
-    lab = [*flags, "--lab", "table9", "--seeds", "2"]
-    assert train.main(lab) == 130 and trained == [("table9/heatmap", 0), ("table7/p", 0)]
-    trained.clear()
-    assert train.main(lab) == 0 and trained == [("table9/heatmap", 1), ("table7/p", 1)]
-    out = capsys.readouterr().out
-    assert "run 3 of 4" in out and "Order of the paper: coordinates > heatmap" in out
-    with open(tmp_path / "lab" / "table9.csv", newline="") as file:
-        rows = {row["row"]: row for row in csv.DictReader(file)}
-    assert rows.keys() == {"heatmap", "coordinates"} and rows["heatmap"]["paper"] == "80.1"
-    for name, folder in (("heatmap", "table9-heatmap"), ("coordinates", "table7-p")):
-        tops = [100 * json.loads(line)["top1"] for seed in (0, 1) for line in
-                (tmp_path / "lab" / folder / f"seed{seed}" / "metrics.jsonl").open()
-                if json.loads(line)["kind"] == "test"]
-        assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
-        assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
-    assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
-    trained.clear()                                            # all is there: nothing is trained
-    assert train.main(lab) == 0 and not trained
-    assert train.main([*lab, "--fresh"]) == 130 and len(trained) == 2         # but for --fresh
-    trained.clear()
-    for flags_beside in (["--row", "table5/no-p2v"], ["--seed", "1"]):
-        assert train.main([*lab, *flags_beside]) == 2
-        assert "beside --lab" in capsys.readouterr().err
-    assert train.main([*lab, "--lambda-r", "0.2"]) == 2        # other settings: not these runs
-    assert "lambda_r" in capsys.readouterr().err
-    assert train.main([*flags, "--lab", "table55"]) == 2
-    assert "table5" in capsys.readouterr().err
-
-
 def test_tensorboard(tree, tmp_path, monkeypatch):
     """With the package, the figures of each row; without it, an error that names it."""
     written, name = [], "torch.utils.tensorboard"
@@ -620,31 +537,9 @@ def test_command_errors(tree, tmp_path, capsys):
     assert train.main(["--list-rows"]) == 0 and "table6/ps+fw" in capsys.readouterr().out
 
 
-@train.contextmanager
+@contextmanager
 def nothing():
     yield None
-
-
-def test_stills(tmp_path, monkeypatch):
-    """Pretraining of the tiny CLIP on captioned stills, and its export, which loads as a CLIP."""
-    class Few(train.ToyStills):
-        def __init__(self, *args):
-            super().__init__(*args)
-            self.length = 24
-
-    monkeypatch.setattr(train, "ToyStills", Few)
-    export = tmp_path / "clip.pt"
-    argv = ["--model", "clip", "--data", "toy-stills", "--epochs", "2", "--batch", "12",
-            "--workers", "0", "--out",
-            str(tmp_path / "run"), "--export", str(export)]
-    assert train.main(argv) == 0
-    rows = [row for row in outcome(tmp_path / "run")[3] if row["kind"] == "epoch"]
-    assert len(rows) == 2 and {"top1", "top1/apparatus", "total"} <= rows[-1].keys()
-    assert export.stat().st_size < 4e6
-    loaded = load_clip(str(export), backbone="tiny").state_dict()
-    saved = train.read_checkpoint(tmp_path / "run" / "last.pt")["model"]
-    for name, x in saved.items():
-        assert torch.equal(loaded[name.removeprefix("clip.")], x.half().float()), name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run on one to check autocast")

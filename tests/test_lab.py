@@ -1,0 +1,56 @@
+"""toy/lab.py: runs that are shared, cut and not repeated; a table that is what the runs found."""
+import csv
+import json
+
+import pytest
+
+import train
+from runs import words
+from tables.rows import ROWS
+from toy import lab
+
+
+def test_lab(tree, tmp_path, monkeypatch, capsys):
+    """A table's rows x seeds are trained once each, a model that two tables share included; a lab
+    that was cut goes on; the figures written are those of the runs' own test rows."""
+    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
+                              video_frames=1) if not f.startswith(("--row", "--seed"))]
+    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
+             in {k for row in ROWS.values() for k in row.overrides}]    # the rows' to say
+    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+    trained, real = [], train.train
+
+    def count(cfg, *others):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append((cfg.row, cfg.seed))
+        return real(cfg, *others)
+
+    monkeypatch.setattr(train, "train", count)
+    command = ["table9", *flags, "--seeds", "2"]
+    assert lab.main(command) == 130 and trained == [("table9/heatmap", 0), ("table7/p", 0)]
+    trained.clear()
+    assert lab.main(command) == 0 and trained == [("table9/heatmap", 1), ("table7/p", 1)]
+    out = capsys.readouterr().out
+    assert "run 3 of 4" in out and "Order of the paper: coordinates > heatmap" in out
+    with open(tmp_path / "lab" / "table9.csv", newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"heatmap", "coordinates"} and rows["heatmap"]["paper"] == "80.1"
+    for name, folder in (("heatmap", "table9-heatmap"), ("coordinates", "table7-p")):
+        tops = [100 * json.loads(line)["top1"] for seed in (0, 1) for line in
+                (tmp_path / "lab" / folder / f"seed{seed}" / "metrics.jsonl").open()
+                if json.loads(line)["kind"] == "test"]
+        assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
+        assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
+    assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
+    trained.clear()                                            # all is there: nothing is trained
+    assert lab.main(command) == 0 and not trained
+    assert lab.main([*command, "--fresh"]) == 130 and len(trained) == 2         # but for --fresh
+    trained.clear()
+    for flags_beside in (["--row", "table5/no-p2v"], ["--seed", "1"]):
+        assert lab.main([*command, *flags_beside]) == 2
+        assert "beside a lab" in capsys.readouterr().err
+    assert lab.main([*command, "--lambda-r", "0.2"]) == 2        # other settings: not these runs
+    assert "lambda_r" in capsys.readouterr().err
+    assert lab.main(["table55", *flags]) == 2
+    assert "table5" in capsys.readouterr().err
