@@ -1,6 +1,9 @@
 """support/: checks that speak, files written whole or not at all, dataclasses as a command line."""
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -8,7 +11,10 @@ import torch
 
 from data import DataConfig
 from support.checks import check_shape
+from support.files import Locked, atomic, lock
 from support.settings import build_configs
+
+HERE = Path(__file__).resolve().parent.parent
 
 
 def test_check_shape_names_the_sizes():
@@ -61,3 +67,40 @@ def test_bridge_help_shows_doc_and_default(capsys):
     assert "100 % of it (Sec. 4) (default: 0.5)" in shown and "--no-flip" in shown and "pevl | aim" in shown
     for field in DataConfig.__dataclass_fields__:
         assert "--" + field.replace("_", "-") in shown
+
+
+# ---- Files ---------------------------------------------------------------------------------------
+
+def test_atomic_leaves_what_was_there_when_the_block_fails(tmp_path):
+    path = tmp_path / "a" / "note.txt"
+    with atomic(path) as part:
+        part.write_text("whole")
+    with pytest.raises(RuntimeError), atomic(path) as part:
+        part.write_text("ha")
+        raise RuntimeError("in the middle")
+    assert path.read_text() == "whole" and [p.name for p in path.parent.iterdir()] == ["note.txt"]
+
+
+HOLDER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from support.files import lock
+held = lock(sys.argv[2], "process of the test")
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_lock_names_who_holds_it_and_dies_with_its_process(tmp_path):
+    """A real second process holds it; after a SIGKILL the next one gets it at once."""
+    path = tmp_path / "run.lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, HERE, path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Locked, match="is in use by process of the test. Expected"):
+            lock(path, "us")
+    finally:
+        holder.kill()
+        holder.wait()
+    lock(path, "us").close()
+    assert path.read_text() == "us\n", "the file says who holds it now"
