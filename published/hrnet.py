@@ -5,13 +5,13 @@ joint. Its branches of 1/4, 1/8, 1/16 and 1/32 of the crop's resolution run side
 exchange their maps again and again, so that the fine branch never loses its resolution (Sun et
 al., CVPR 2019). Modules are named as in the published checkpoints, so that these load unchanged.
 
-paper section     | what                               | here                     | test_pose.py
-PeVL Sec. 4, data | the network                        | HRNet                    | test_hrnet_*
-                  | published weights, read safely     | load_hrnet, WEIGHTS      | test_load_hrnet_*
-                  | frame -> crop                      | crop_rule, crop_people   | test_crop_*
-                  | heatmaps -> joints in the frame    | decode_heatmaps          | test_decode_*
-                  | flip test                          | predict_heatmaps         | test_flip_test_*
-                  | frames and boxes -> joints, scores | predict                  | test_extract_hrnet_*
+paper section     | what                             | here                   | test_pose.py
+PeVL Sec. 4, data | the network                      | HRNet                  | test_hrnet_*
+                  | published weights, read safely   | load_hrnet, WEIGHTS    | test_load_hrnet_*
+                  | frame -> crop                    | crop_rule, crop_people | test_crop_*
+                  | heatmaps -> joints in the frame  | decode_heatmaps        | test_decode_*
+                  | flip test                        | predict_heatmaps       | test_flip_test_*
+                  | frames, boxes -> joints, scores  | predict                | test_extract_hrnet_*
 
 Letters: N crops (one person each), J joints, (h, w) the size of a crop or of a heatmap, (H, W) that
 of a frame. A point is (x, y) in pixels, (0, 0) the centre of the top left pixel. A box is
@@ -140,7 +140,7 @@ class HRNet(nn.Module):
     """The whole network; `width` 32 and 48 are published as HRNet-W32 and HRNet-W48.
 
     Crops (N, 3, h, w) float, RGB, normalised by MEAN and STD, h and w multiples of 32
-    -> heatmaps (N, J, h/4, w/4), without bound; trained towards a Gaussian of height 1 at the joint.
+    -> heatmaps (N, J, h/4, w/4), unbounded; trained towards a Gaussian of height 1 at the joint.
 
     input_size: (h, w) of the crops the weights were trained on; `load_hrnet` sets it.
     """
@@ -235,7 +235,7 @@ def download(url):
     """Path of the file of `url` in the cache folder; it is fetched if it is not there.
 
     The file's SHA-256 must begin with the 8 hex digits in its name; it is computed while the file
-    comes in. Raises ValueError where the file cannot be had or is another one; then nothing is kept.
+    comes in. Raises ValueError where the file cannot be had or is another; then nothing is kept.
     """
     path = cache_folder() / url.rsplit("/", 1)[1]
     if path.is_file():

@@ -4,15 +4,14 @@ The data sets' poses are public in half a dozen formats. Each has an importer he
 which clips a file holds and gives the raw joints of all persons of a clip; pose.py then chooses
 the one person that the models read, and writes the file. This file knows nothing of pose.py.
 
-data of the papers             | format                        | here             | test_pose.py
-PeVL Sec. 4, ViLP: FineGym,    | pyskl, one pickle             | import_pyskl     | test_import_pyskl
-  Diving48, UCF-101, HMDB-51   |                               |                  |
-ViLP: Kinetics-400             | pyskl, index and kpfiles      | import_k400      | test_import_k400
-PeVL Sec. 4: Toyota-Smarthome  | JSON of LCR-Net++             | import_smarthome | test_import_smarthome
-any (PeVL's references 4, 15)  | OpenPose, a JSON for a frame  | import_openpose  | test_import_openpose*
-                               | AlphaPose, a JSON for a video | import_alphapose | test_import_alphapose*
-pickles without running code   |                               | load_plain       | test_import_refuses_*,
-                               |                               |                  | test_plain_pickles_*
+data                     | format                      | here             | test_pose.py
+FineGym, Diving48, UCF,  | pyskl, one pickle           | import_pyskl     | test_import_pyskl
+  HMDB                   |                             |                  |
+Kinetics-400             | pyskl, index and kpfiles    | import_k400      | test_import_k400
+Toyota-Smarthome         | LCR-Net++, JSON for a clip  | import_smarthome | test_import_smarthome
+any; PeVL's references 4 | OpenPose, JSON for a frame  | import_openpose  | test_import_openpose_*
+  and 15                 | AlphaPose, JSON for a video | import_alphapose | test_import_alphapose_*
+                         | pickle, its code not run    | load_plain       | test_plain_pickles_*
 
 Letters: M persons, T frames of a clip, J joints, (H, W) the frame. A joint is (x, y) in pixels of
 the frame; score 0: it is not there. M is the largest number of persons in any frame, and the m-th
@@ -93,9 +92,9 @@ def clip_id(name):
 
 
 def stack_persons(frames, shape):
-    """T lists of arrays of `shape`, one for each person -> (M, T, *shape) float32, 0 where nobody is.
+    """T lists of arrays of `shape`, one for each person -> (M, T, *shape) float32.
 
-    Raises ValueError where there is no frame at all.
+    What nobody fills is 0. Raises ValueError where there is no frame at all.
     """
     most = max(len(persons) for persons in frames)
     stacked = np.zeros((most, len(frames), *shape), np.float32)
@@ -201,17 +200,24 @@ def load_plain(path):
 
 def load_annotations(path, wanted):
     """The list of annotations of a pyskl pickle, one dict a clip, each with the keys `wanted`."""
+    annotations = None
     found = load_plain(path)
-    annotations = found.get("annotations") if isinstance(found, dict) else None
-
-    fits = type(annotations) is list
-    for item in annotations if fits else []:
-        if type(item) is not dict or not set(wanted) <= item.keys():
-            fits = False
-    if not fits:
+    if type(found) is dict:
+        annotations = found.get("annotations")
+    if not are_annotations(annotations, wanted):
         raise ValueError(f"{path} lists no {', '.join(wanted)}. Expected a pyskl pickle. Use "
                          "`import k400` for the index of Kinetics, `import pyskl` for the others.")
     return annotations
+
+
+def are_annotations(annotations, wanted):
+    """Whether this is a list of dicts that all have the keys `wanted`."""
+    if type(annotations) is not list:
+        return False
+    for item in annotations:
+        if type(item) is not dict or not set(wanted) <= item.keys():
+            return False
+    return True
 
 
 def drain(items):
@@ -239,7 +245,8 @@ def import_pyskl(path, options):
 def read_pyskl(item):
     """One annotation -> Persons.
 
-    Without scores they are a third channel of the joints or, failing that, whether a joint is (0, 0).
+    Without `keypoint_score`, a third channel of the joints is the score; without that too, a joint
+    at (0, 0) is missing and every other is seen.
     """
     keypoints = np.asarray(item["keypoint"])
     if "keypoint_score" in item:
@@ -371,8 +378,8 @@ def to_coco17(numbers, table, where):
 
     Raises ValueError, naming `where`, for a number of joints that the table does not know.
     """
-    joints = len(numbers) / 3
-    if joints not in table:
+    joints, rest = divmod(len(numbers), 3)
+    if rest > 0 or joints not in table:
         known = " or ".join(str(3 * count) for count in table)
         raise ValueError(f"{where}: a person of {len(numbers)} numbers. Expected {known}: x, y and "
                          "score of each joint.")
@@ -418,29 +425,39 @@ def import_openpose(path, options):
     """
     need_look_up(options, path)
     clips = {}                                    # clip id -> {number of the frame: file}
+    folders = {}                                  # clip id -> folder of its files
     for file in sorted(Path(path).rglob("*_keypoints.json")):
         name, number = openpose_frame(file)
+        folder = folders.setdefault(name, file.parent)
+        if folder != file.parent:
+            raise two_of_one_name(name, file.parent, folder)
+
         files = clips.setdefault(name, {})
-        other = next(iter(files.values()), file)
-        if other.parent != file.parent or number in files:
-            raise ValueError(f"{file} and {other} are both of clip {name}. Expected different "
-                             "names. Import one folder at a time, with two --out.")
+        if number in files:
+            raise two_of_one_name(f"{name}, frame {number}", file, files[number])
         files[number] = file
+
     if not clips:
         raise ValueError(f"{path} holds no *_keypoints.json. Expected a folder that OpenPose wrote "
                          "with --write_json. Check the path.")
 
     def public_clips():
         for name, files in clips.items():
-            folder = next(iter(files.values())).parent
+            folder = folders[name]
             read = partial(read_openpose, name, files, folder, options)
             yield PublicClip(name, source=folder, read=read, origin="OpenPose")
 
     return len(clips), public_clips()
 
 
+def two_of_one_name(name, first, second):
+    """The ValueError for two files or folders that would make one pose file."""
+    return ValueError(f"{first} and {second} are both clip {name}. Expected different names. "
+                      "Rename one, or import one folder at a time into its own --out.")
+
+
 def openpose_frame(file):
-    """clip id, number of the frame, of an OpenPose file; ValueError where the name has no number."""
+    """An OpenPose file -> clip id, number of the frame; ValueError where its name has no number."""
     stem = file.name.removesuffix("_keypoints.json")
     of_video = re.fullmatch(r"(.+)_(\d{12})", stem)
     if of_video:
@@ -472,15 +489,23 @@ def read_openpose(name, files, folder, options):
     size, in_video = options.look_up(name)
     if in_video is not None and in_video != count:
         raise ValueError(f"{folder}: {count} files, but the video has {in_video} frames. Expected "
-                         "as many. With --size in place of --videos they are spread over it evenly.")
+                         "as many. With --size, not --videos, they are spread over it evenly.")
 
-    frames = []
-    for number in numbers:
-        file = files[number]
-        persons = read_json(file)["people"]
-        frames.append([to_coco17(person["pose_keypoints_2d"], OPENPOSE_TO_COCO17, file)
-                       for person in persons])
+    frames = [openpose_persons(files[number]) for number in numbers]
     return as_persons(frames, size, folder)
+
+
+def openpose_persons(file):
+    """{"people": [{"pose_keypoints_2d": x, y, score, x, ...}]} -> list of (17, 3) arrays."""
+    found = read_json(file)
+    if not isinstance(found, dict) or "people" not in found:
+        raise ValueError(f'{file} has no "people". Expected what OpenPose wrote. Run it again.')
+
+    persons = []
+    for person in found["people"]:
+        numbers = person.get("pose_keypoints_2d", [])
+        persons.append(to_coco17(numbers, OPENPOSE_TO_COCO17, file))
+    return persons
 
 
 def import_alphapose(path, options):
@@ -493,19 +518,18 @@ def import_alphapose(path, options):
     """
     need_look_up(options, path)
     path = Path(path)
-    files = [path]
-    if path.is_dir():
-        # sep-json holds the frames of a file once more, one by one.
-        files = [file for file in sorted(path.rglob("*.json")) if file.parent.name != "sep-json"]
-
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
     clips = {}                                    # clip id -> file
     for file in files:
-        named = file.parent if file.stem == "alphapose-results" else file.with_suffix("")
-        name = clip_id(named.absolute().name)
+        if file.parent.name == "sep-json":        # the frames of a file once more, one by one
+            continue
+        name = clip_id(file.stem)
+        if file.name == "alphapose-results.json":
+            name = clip_id(file.absolute().parent.name)
         if name in clips:
-            raise ValueError(f"{file} and {clips[name]} are both of clip {name}. Expected different "
-                             "names. Import one folder at a time, with two --out.")
+            raise two_of_one_name(name, file, clips[name])
         clips[name] = file
+
     if not clips:
         raise ValueError(f"{path} holds no *.json. Expected what AlphaPose wrote. Check the path.")
 
