@@ -8,11 +8,11 @@ shape, `read_lines` with a pattern, `read_table` with the names of columns. A re
 file without saying what must be in it, and whatever does not fit is an error that names the file
 and the place, what was expected and what to do.
 
-    paper             | what                           | here               | tests/test_annotations.py
-    Sec. 4, data sets | files -> label texts, clips    | read_<data set>    | test_reads_*
-    Sec. 3.1, prompts | class codes -> words           | diving_text, camel | test_reads_diving48
-    -                 | files that are something else  | read_text, misfit  | test_hostile_*
-    -                 | one clip with two labels       | read_index         | test_two_labels_*
+    paper             | what                          | here              | tests/test_annotations.py
+    Sec. 4, data sets | files -> label texts, clips   | read_<data set>   | test_reads_*
+    Sec. 3.1, prompts | class codes -> words          | diving_text       | test_reads_diving48
+    -                 | files that are something else | read_text, misfit | test_hostile_*
+    -                 | one clip with two labels      | read_index        | test_two_labels_*
 
 This is ground: it imports nothing of this project. `data.DATASETS` says which reader is whose.
 """
@@ -464,7 +464,7 @@ def read_gym(source):
     return labels, clips
 
 
-def listed(table, key):
+def entry_of(table, key):
     """table[key], and {} where that is not there or null."""
     return table.get(key) or {}
 
@@ -475,9 +475,9 @@ def gym_span(events, name):
     events: finegym_annotation_info. name: the element's id. All in seconds. An element that is not
     listed, or without times, gets the whole seconds that its id says, and at least one second.
     """
-    video = listed(events, name[:11])
-    event = listed(video, name[12:27])
-    element = listed(listed(event, "segments"), name[28:])
+    video = entry_of(events, name[:11])
+    event = entry_of(video, name[12:27])
+    element = entry_of(entry_of(event, "segments"), name[28:])
 
     stages = element.get("timestamps")            # a vault has several, one after the other
     if not stages:
