@@ -1,0 +1,51 @@
+"""Which moments of a clip are looked at: said once, for every file that must agree.
+
+PeVL reads many cheap pose frames (T = 48) and few costly video frames (Tv = 16) of one clip
+(Sec. 4.1). The loader decodes the video frames, the model ties them to pose frames, and a report
+draws the two side by side: if these three disagreed, joints would be drawn on other moments than
+those whose pixels the model saw.
+
+here              | what it says                                | tests/test_data.py
+video_frame_index | pose frames that are also video frames      | test_video_frames_are_pose_frames
+sample_instants   | a moment in each of T equal parts of a clip | test_instants_*
+nearest           | the frame that stands for a moment          | test_instants_*
+"""
+import numpy as np
+
+
+def video_frame_index(T, Tv):
+    """Places of the video frames among the pose frames, ascending.
+
+    T: number of pose frames. Tv: number of video frames; it divides T (`DataConfig` sees to it).
+    The pose frames fall into Tv groups of T / Tv, and a video frame is the middle of its group, so
+    that first and last video frame lie equally far from the ends of the clip.
+
+    Returns an int64 array (Tv,) of values 0 .. T - 1, T / Tv apart.
+
+    >>> video_frame_index(12, 4)
+    array([ 1,  4,  7, 10])
+    >>> video_frame_index(8, 8)
+    array([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    return (np.arange(Tv) * T + T // 2) // Tv
+
+
+def sample_instants(instants, draws):
+    """One moment in each of T equal parts of a clip.
+
+    instants: (n,) seconds, ascending. draws: (T,) in [0, 1), where in its part a moment lies; 0.5
+    is the middle, as in evaluation. Returns float64 (T,), seconds.
+
+    A frame stands for half a frame's time on either side of its instant, so that the first and the
+    last count in full: the parts divide the clip and half a frame more at both ends.
+    """
+    T = len(draws)
+    length = instants[-1] - instants[0]
+    gap = length / max(len(instants) - 1, 1)      # from a frame to the next, on average
+    parts = (np.arange(T) + draws) / T            # (T,), in [0, 1)
+    return instants[0] - gap / 2 + parts * (length + gap)
+
+
+def nearest(instants, moments):
+    """Index of the instant (n,), ascending, that is nearest to each of the moments (any shape)."""
+    return np.searchsorted((instants[1:] + instants[:-1]) / 2, moments)
