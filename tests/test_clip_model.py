@@ -1,14 +1,8 @@
-"""CLIP: tokenizer, towers against slow oracles, published formats read back, downloads."""
+"""CLIP: towers against slow oracles, tokenizer, and a model filled with every key accounted for."""
 
-import contextlib
+import doctest
 import functools
-import hashlib
-import http.server
 import math
-import pickle
-import re
-import threading
-import zipfile
 from dataclasses import replace
 
 import pytest
@@ -18,7 +12,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import clip_model
-from assets.toy import TOY_WORDS
 from clip_model import (
     BACKBONES,
     CLIP,
@@ -28,14 +21,13 @@ from clip_model import (
     CLIPConfig,
     QuickGELU,
     ResidualAttentionBlock,
-    decode,
     fit_positions,
     load_clip,
-    openai_names,
     tokenize,
 )
-from support.checks import unknown_name
 from strategies import randn, seeds, sizes
+from support.checks import unknown_name
+from toy.divers import TOY_WORDS
 
 SMALL = CLIPConfig(
     embed_dim=24,
@@ -70,6 +62,14 @@ def test_unknown_name_gives_the_nearest():
         load_clip("ViT-B16")
     with pytest.raises(ValueError, match="Did you mean 'tiny'"):
         load_clip("anything.pt", backbone="tyny")
+    with pytest.raises(ValueError, match="unknown backbone 'nonexist'"):
+        load_clip("nonexist", backbone="tiny")
+
+
+def test_examples_in_the_docstrings():
+    """The attention of two tokens, the pieces of a word, and tokens of a text come out as told."""
+    failed, tried = doctest.testmod(clip_model)
+    assert failed == 0 and tried >= 10
 
 
 # ---- Towers ------------------------------------------------------------------------------------
@@ -220,6 +220,21 @@ def test_class_weights(seed, B, T, n):
     torch.testing.assert_close(out[0, 0], attn(x[0, 0], mask[0, 0]))
 
 
+def test_attention_of_a_transposed_view():
+    """Time and tokens exchanged without a copy, as attention over time has it: same result."""
+    attn, x = random_attention(0, 8, 2), randn(1, 2, 5, 3, 8)
+    view = x.transpose(1, 2)
+    assert not view.is_contiguous()
+    got, weights = attn(view, need_weights=True)
+    want, same_weights = attn(view.contiguous(), need_weights=True)
+    assert torch.equal(got, want) and torch.equal(weights, same_weights)
+
+
+def test_heads_share_the_width():
+    with pytest.raises(ValueError, match="width 10 with 3 heads. Expected a multiple"):
+        Attention(10, 3)
+
+
 def test_class_weights_carry_gradients_and_empty_batches():
     attn = random_attention(0, 8, 2)
     x = randn(1, 2, 4, 8).requires_grad_()
@@ -335,6 +350,19 @@ causal_clip = functools.cache(seeded)
 # ---- Tokenizer ---------------------------------------------------------------------------------
 
 
+def spelled(row):
+    """One row of tokens -> the words that it spells, single blanks between, up to the end token."""
+    vocabulary = clip_model._vocabulary()
+    names = list(vocabulary.number)
+    byte_of = {letter: byte for byte, letter in vocabulary.letter.items()}
+    row = row.tolist()
+    if END in row:
+        row = row[: row.index(END)]
+    letters = "".join(names[token] for token in row if token != START).replace("</w>", " ")
+    text = bytes(byte_of.get(letter, ord(" ")) for letter in letters)
+    return text.decode("utf-8", "replace").strip()
+
+
 def test_known_tokens():
     """Numbers of CLIP's published vocabulary."""
     assert tokenize("hello world")[0, :5].tolist() == [49406, 3306, 1002, 49407, 0]
@@ -373,7 +401,7 @@ def test_texts_are_cleaned(text, same):
 @pytest.mark.parametrize("text", ["", "   ", "\n", "\u3000\u00a0"])
 def test_empty_text_is_start_and_end(text):
     assert tokenize(text, 5).tolist() == [[START, END, 0, 0, 0]]
-    assert decode(tokenize(text)[0]) == ""
+    assert spelled(tokenize(text)[0]) == ""
 
 
 def test_special_tokens_in_a_text_are_words():
@@ -392,7 +420,7 @@ def test_long_texts():
     assert row[0] == START and row[-1] == END and len(set(row[1:-1].tolist())) == 1
     with pytest.raises(ValueError, match="dive.* has 90 tokens. Expected at most 75"):
         tokenize(long, truncate=False)
-    assert decode(tokenize("dive " * 75, truncate=False)[0]) == " ".join(["dive"] * 75)
+    assert spelled(tokenize("dive " * 75, truncate=False)[0]) == " ".join(["dive"] * 75)
 
 
 @given(st.text(max_size=40))
@@ -404,7 +432,7 @@ def test_round_trip(text):
     """Every text comes back, up to cleaning and blanks; every byte has its token."""
     row = tokenize(text, 400, truncate=False)[0]
     sent = clip_model.clean(text).encode("utf-8", "replace").decode()
-    assert "".join(decode(row).split()) == "".join(sent.split())
+    assert "".join(spelled(row).split()) == "".join(sent.split())
     end = row.tolist().index(END)
     assert row[0] == START and not row[end + 1 :].any() and (row[1:end] < START).all()
     assert tokenize([text, "x"], 400)[0].equal(row)
@@ -418,9 +446,9 @@ def test_round_trip(text):
         max_size=12,
     )
 )
-def test_decoded_words_give_the_same_tokens(words):
+def test_spelled_words_give_the_same_tokens(words):
     row = tokenize(" ".join(words))
-    assert torch.equal(tokenize(decode(row[0])), row)
+    assert torch.equal(tokenize(spelled(row[0])), row)
 
 
 def test_folding_keeps_the_toys_words_apart():
@@ -438,7 +466,7 @@ def test_folding_keeps_the_toys_words_apart():
         assert name == "tiny" or all(t % config.vocab_size == t for t in (0, START, END))
 
 
-# ---- Loading: each published naming, written here ----------------------------------------------
+# ---- Loading: every key is accounted for; formats and downloads are in test_clip_weights.py ------
 
 
 def hugging_face(state):
@@ -481,36 +509,15 @@ def hugging_face(state):
     return {key: value.contiguous() for key, value in out.items()}
 
 
-def open_clip(state):
-    """open_clip's training checkpoint: DataParallel's prefix, a module for the text tower."""
-    return {
-        "epoch": 3,
-        "name": "ViT-S",
-        "state_dict": {
-            "module."
-            + ("" if key.startswith("visual.") or key == "logit_scale" else "text.")
-            + key: value
-            for key, value in state.items()
-        },
-    }
-
-
-WRITERS = {
-    "plain.pt": lambda state: state,
-    "wrapped.pth": lambda state: {"model": state},
-    "data_parallel.pt": lambda state: {f"module.{key}": value for key, value in state.items()},
-    "legacy.bin": lambda state: state,
-    "open_clip.pt": open_clip,
-    "open_clip_flat.pt": lambda state: {"state_dict": state},
-    "pytorch_model.bin": hugging_face,
-}
+def small_weights():
+    """A small CLIP of which all values fit in 16 bits, so that half precision loses nothing."""
+    clip = seeded(dtype=torch.float16).float()
+    return clip.state_dict()
 
 
 @pytest.fixture(scope="module")
 def weights():
-    """A small CLIP of which all values fit in 16 bits, so that half precision loses nothing."""
-    clip = seeded(dtype=torch.float16).float()
-    return clip.state_dict()
+    return small_weights()
 
 
 def equal(clip, state):
@@ -525,141 +532,6 @@ def equal(clip, state):
         and own.keys() == state.keys()
         and all(torch.equal(own[k], state[k]) for k in own)
     )
-
-
-@pytest.mark.parametrize("name", WRITERS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_formats(name, dtype, weights, tmp_path):
-    torch.save(
-        WRITERS[name]({k: v.to(dtype) for k, v in weights.items()}),
-        tmp_path / name,
-        _use_new_zipfile_serialization=name != "legacy.bin",
-    )
-    clip = load_clip(tmp_path / name)
-    assert equal(clip, weights)
-    assert clip.config == SMALL
-    assert equal(load_clip(str(tmp_path / name)), weights)
-
-
-@pytest.fixture(scope="module")
-def archive(weights, tmp_path_factory):
-    """A TorchScript archive in half precision, with size buffers and masks as OpenAI's."""
-    clip = CLIP(SMALL)
-    clip.load_state_dict(weights)
-    clip.half()
-    for name, value in (("input_resolution", 12), ("context_length", 10), ("vocab_size", 521)):
-        clip.register_buffer(name, torch.tensor(value))
-    clip.transformer.resblocks[0].attn_mask = torch.zeros(10, 10)
-    for block in clip.visual.transformer.resblocks:
-        block.mlp.gelu = nn.GELU()                        # ours, with its own slope, has no script
-    path = tmp_path_factory.mktemp("archive") / "ViT.pt"
-    with pytest.warns():
-        torch.jit.trace_module(clip, {"encode_image": torch.zeros(1, 3, 12, 12).half()}).save(
-            str(path)
-        )
-    return path
-
-
-def test_torchscript_archive(archive, weights):
-    """OpenAI's format: refused by torch.load(weights_only=True), read without running code."""
-    with pytest.raises(RuntimeError), pytest.warns():
-        torch.load(archive, weights_only=True)
-    assert equal(load_clip(archive), weights)
-
-
-def test_safetensors(weights, tmp_path, monkeypatch):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"")
-    with monkeypatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "safetensors", None)
-        with pytest.raises(ValueError, match="pip install safetensors"):
-            load_clip(path)
-    torch_files = pytest.importorskip(
-        "safetensors.torch", reason="pip install safetensors runs the rest of this test"
-    )
-    torch_files.save_file(hugging_face({k: v.half() for k, v in weights.items()}), path)
-    assert equal(load_clip(path), weights)
-
-
-class Evil:
-    """Unpickling this would call `boom` with the path of a file to make."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return boom, (self.path,)
-
-
-def boom(path):
-    open(path, "w").close()
-
-
-def test_no_pickle_is_executed(weights, tmp_path):
-    """Code in a checkpoint stays unrun, in a pickle and in a TorchScript archive."""
-    mark, bad = tmp_path / "mark", tmp_path / "bad.pt"
-    torch.save({**weights, "extra": Evil(str(mark))}, bad)
-    with pytest.raises(
-        ValueError, match="cannot read weights from .*bad.pt.*Expected a state dict"
-    ):
-        load_clip(bad)
-    with zipfile.ZipFile(bad, "w") as file:
-        file.writestr("x/data.pkl", pickle.dumps(Evil(str(mark)), protocol=2))
-        file.writestr("x/constants.pkl", b"")
-    with pytest.raises(ValueError, match="cannot read weights from .*boom"):
-        load_clip(bad)
-    assert not mark.exists()
-    pickle.loads(pickle.dumps(Evil(str(mark))))
-    assert mark.exists()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\n <!DOCTYPE html><title>Sign in</title>",
-        b"\x80\x02garbage",
-        bytes(1000),
-        b"version https://git-lfs.github.com/spec/v1\n",
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_files_that_are_no_weights(data, name, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    what = "it is a web page" if b"html" in data else ""
-    with pytest.raises(
-        ValueError,
-        match=rf"cannot read weights from .*{name} \({len(data)} bytes\): {what}.*"
-        "Expected a state dict.*Download it again",
-    ):
-        load_clip(tmp_path / name)
-
-
-def test_other_contents(weights, tmp_path):
-    for value in ([1, 2], torch.zeros(3), {"a": 1, "b": weights["logit_scale"]}):
-        torch.save(value, tmp_path / "x.pt")
-        with pytest.raises(ValueError, match="cannot read weights"):
-            load_clip(tmp_path / "x.pt")
-    with pytest.raises(
-        FileNotFoundError, match="no file of weights .*none.pt. Expected.*name one of ViT-B/32"
-    ):
-        load_clip(tmp_path / "none.pt")
-    with pytest.raises(FileNotFoundError, match="no file of weights"):
-        load_clip(tmp_path)
-
-
-@pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
-def test_truncated_files(part, archive, weights, tmp_path):
-    torch.save(weights, tmp_path / "plain.pt")
-    for path in (archive, tmp_path / "plain.pt"):
-        data = path.read_bytes()
-        cut = tmp_path / "cut.pt"
-        cut.write_bytes(data[: int(part * len(data))])
-        with pytest.raises(
-            ValueError, match="cannot read weights from .*cut.pt.*Download it again"
-        ):
-            load_clip(cut)
 
 
 def test_every_key_is_accounted_for(weights, tmp_path):
@@ -700,6 +572,16 @@ def test_keys_of_another_rank(key, shape, weights, tmp_path):
         load_clip(tmp_path / "odd.pt")
 
 
+@pytest.mark.parametrize(
+    "shape", [(64, 3, 0, 0), (200, 3, 4, 4), (64, 3, 200_000, 1), (100_000, 3, 1, 1)]
+)
+def test_sizes_that_make_no_sense(shape, weights, tmp_path):
+    """No division by zero, and no CLIP of terabytes is made to be compared with."""
+    torch.save({**weights, "visual.conv1.weight": torch.zeros(shape)}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match="Expected"):
+        load_clip(tmp_path / "odd.pt")
+
+
 def test_another_backbone_is_an_error(weights, tmp_path):
     torch.save(weights, tmp_path / "small.pt")
     with pytest.raises(
@@ -716,7 +598,7 @@ def test_exact_gelu(weights, tmp_path):
 
 def test_tiny(monkeypatch, tmp_path, capsys):
     """Random weights, always the same, while its file is missing; then the file's."""
-    monkeypatch.setattr(clip_model, "ASSETS", tmp_path)
+    monkeypatch.setattr(clip_model, "TINY", tmp_path / "tiny-clip.pt")
     first, _, state = load_clip("tiny"), torch.rand(1), torch.get_rng_state()
     second = load_clip("tiny", image_size=40)
     assert torch.equal(state, torch.get_rng_state()) and first.config == BACKBONES["tiny"]
@@ -728,6 +610,13 @@ def test_tiny(monkeypatch, tmp_path, capsys):
     torch.save(half, tmp_path / "tiny-clip.pt")
     assert equal(load_clip("tiny"), {k: v.float() for k, v in half.items()})
     assert "random" not in capsys.readouterr().out
+
+
+def test_tiny_that_ships(capsys):
+    """The file in toy/ holds what the registry says, in finite numbers."""
+    clip = load_clip("tiny")
+    assert clip.config == BACKBONES["tiny"] and not capsys.readouterr().out
+    assert all(p.isfinite().all() for p in clip.parameters())
 
 
 # ---- Positions ---------------------------------------------------------------------------------
@@ -766,176 +655,3 @@ def test_other_image_size(weights, tmp_path, capsys):
     )
     with pytest.raises(ValueError, match="image_size 21 cuts patches. Expected a multiple of 4"):
         load_clip(tmp_path / "small.pt", image_size=21)
-
-
-# ---- Downloads, from a server of our own -------------------------------------------------------
-
-
-@contextlib.contextmanager
-def server(data, cuts=(), ranges=True, status=200):
-    """Serve `data` at every address; answer i ends after cuts[i] bytes -> address, ranges asked."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            wanted = self.headers.get("Range", "")
-            asked.append(wanted)
-            start = int(wanted[6:-1]) if wanted and ranges else 0
-            code = 416 if start >= len(data) else 206 if start else status
-            body = data[start:] if code in (200, 206) else b""
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            if code == 206:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.end_headers()
-            self.wfile.write(body[: cuts[len(asked) - 1]] if len(asked) <= len(cuts) else body)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}", asked
-        httpd.shutdown()
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PEVL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(clip_model, "PAUSE", 0.0)
-    return tmp_path / "cache"
-
-
-DATA = bytes(range(256)) * 5000
-PUBLISHED = replace(SMALL, file="ViT-S.pt", sha256=hashlib.sha256(DATA).hexdigest())
-
-
-def test_download_once(cache, capsys):
-    with server(DATA) as (base, asked):
-        path = clip_model.fetch(PUBLISHED, base)
-        assert path == cache / "ViT-S.pt" and path.read_bytes() == DATA
-        assert clip_model.fetch(PUBLISHED, base) == path and asked == [""]
-    assert re.search(r"ViT-S.pt: 1.3 of 1.3 MB, [\d.]+ MB/s, 0 s left", capsys.readouterr().err)
-    assert {p.name for p in cache.iterdir()} == {"ViT-S.pt", "ViT-S.pt.lock"}
-    path.write_bytes(DATA[:-1] + b"x")
-    with pytest.raises(ValueError, match="ViT-S.pt has SHA-256 .* Expected .*delete it"):
-        clip_model.fetch(PUBLISHED, "http://127.0.0.1:1")
-
-
-def test_download_goes_on_after_cuts(cache):
-    with server(DATA, cuts=(300_000, 500_000)) as (base, asked):
-        assert clip_model.fetch(PUBLISHED, base).read_bytes() == DATA
-    assert asked == ["", "bytes=300000-", "bytes=800000-"]
-
-
-def test_download_restarts_where_ranges_are_unknown(cache):
-    with server(DATA, cuts=(300_000,), ranges=False) as (base, asked):
-        assert clip_model.fetch(PUBLISHED, base).read_bytes() == DATA
-    assert len(asked) == 2
-
-
-def test_download_of_a_stopped_run_goes_on_later(cache):
-    """Every try is cut: an error, no file of the final name; the next run asks for the rest."""
-    with server(DATA, cuts=(100_000,) * clip_model.RETRIES) as (base, asked):
-        with pytest.raises(
-            ValueError, match="cut after 500000 of 1280000 bytes. Expected .*Run again"
-        ):
-            clip_model.fetch(PUBLISHED, base)
-        assert (
-            not (cache / "ViT-S.pt").exists()
-            and (cache / "ViT-S.pt.part").stat().st_size == 500_000
-        )
-        assert (
-            clip_model.fetch(PUBLISHED, base).read_bytes() == DATA and asked[-1] == "bytes=500000-"
-        )
-
-
-@pytest.mark.parametrize(
-    "served",
-    [DATA[:-1] + b"x", b"<html>sign in</html>", DATA + b"more"],
-    ids=["one byte", "web page", "longer"],
-)
-def test_download_of_other_bytes(cache, served):
-    with server(served) as (base, _):
-        with pytest.raises(
-            ValueError, match="SHA-256 .* and is deleted. Expected CLIP's weights, SHA-256"
-        ):
-            clip_model.fetch(PUBLISHED, base)
-    assert {p.name for p in cache.iterdir()} == {"ViT-S.pt.lock"}
-
-
-def test_download_with_a_part_that_is_too_long(cache):
-    cache.mkdir()
-    (cache / "ViT-S.pt.part").write_bytes(DATA + b"old")
-    with server(DATA) as (base, asked):
-        assert clip_model.fetch(PUBLISHED, base).read_bytes() == DATA and len(asked) == 2
-
-
-@pytest.mark.parametrize("status", [404, 503])
-def test_download_refused(cache, status):
-    with server(DATA, status=status) as (base, _):
-        with pytest.raises(
-            ValueError,
-            match=f"cannot download {base}/{PUBLISHED.sha256}/ViT-S.pt: HTTP Error {status}",
-        ):
-            clip_model.fetch(PUBLISHED, base)
-    with pytest.raises(ValueError, match="cannot download http://127.0.0.1:1/.*PEVL_CLIP_URL"):
-        clip_model.fetch(PUBLISHED, "http://127.0.0.1:1")
-    assert not (cache / "ViT-S.pt").exists()
-
-
-def test_processes_wait_for_the_first(cache):
-    with server(DATA) as (base, asked):
-        threads = [
-            threading.Thread(target=clip_model.fetch, args=(PUBLISHED, base)) for _ in range(4)
-        ]
-        [t.start() for t in threads], [t.join() for t in threads]
-    assert asked == [""] and (cache / "ViT-S.pt").read_bytes() == DATA
-
-
-def test_load_by_name(cache, archive, weights, monkeypatch):
-    """A name of BACKBONES: download, hash, archive, keys; the address from the environment."""
-    data = archive.read_bytes()
-    config = replace(SMALL, file="ViT-S.pt", sha256=hashlib.sha256(data).hexdigest())
-    monkeypatch.setitem(BACKBONES, "ViT-S/4", config)
-    with server(data) as (base, asked):
-        monkeypatch.setenv("PEVL_CLIP_URL", base + "/")
-        assert equal(load_clip("ViT-S/4"), weights) and equal(load_clip("ViT-S/4"), weights)
-        assert load_clip("ViT-S/4").config == config and len(asked) == 1
-
-
-def test_cache_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv("PEVL_CACHE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name, where in (
-        (None, "home/.cache/pevl"),
-        ("XDG_CACHE_HOME", "xdg/pevl"),
-        ("PEVL_CACHE", "own"),
-    ):
-        if name:
-            monkeypatch.setenv(name, str(tmp_path / where.split("/")[0]))
-        with server(DATA) as (base, _):
-            assert clip_model.fetch(PUBLISHED, base) == tmp_path / where / "ViT-S.pt"
-
-
-def test_public_addresses():
-    """Names and hashes as published; the default address is OpenAI's."""
-    assert clip_model.CLIP_URL == "https://openaipublic.azureedge.net/clip/models"
-    assert {name: (c.file, c.sha256[:8]) for name, c in BACKBONES.items()} == {
-        "ViT-B/32": ("ViT-B-32.pt", "40d36571"),
-        "ViT-B/16": ("ViT-B-16.pt", "5806e77c"),
-        "ViT-L/14": ("ViT-L-14.pt", "b8cca3fd"),
-        "ViT-L/14@336px": ("ViT-L-14-336px.pt", "3035c92b"),
-        "tiny": ("", ""),
-    }
-
-
-def test_names_are_left_alone_that_fit_already(weights):
-    assert openai_names(weights).keys() == weights.keys()
-
-
-def test_tiny_that_ships(capsys):
-    """The file in assets/ holds what the registry says, in finite numbers."""
-    clip = load_clip("tiny")
-    assert clip.config == BACKBONES["tiny"] and not capsys.readouterr().out
-    assert all(p.isfinite().all() for p in clip.parameters())
