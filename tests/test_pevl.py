@@ -14,7 +14,7 @@ import pevl
 from clip_model import BACKBONES, CLIP, CLIPConfig
 from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, predict,
                       semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
-from pevl import P2V, ROWS, V2P, Adapter, PeVLConfig, build_model
+from pevl import P2V, V2P, Adapter
 from strategies import published_aim, randn, seeds, sizes
 
 SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2,
