@@ -2,7 +2,8 @@
 
 Read it beside the paper, from top to bottom; `PeVL.forward` is the paper's Fig. 2, and all that is
 above it are the boxes of that figure. CLIP itself is in clip_model.py; the systems that PeVL is
-compared with (ViLP, AIM, zero-shot CLIP) stand on this file, in systems/.
+compared with (ViLP, AIM, zero-shot CLIP) stand on this file, in systems/; the settings, and what
+all systems share, lie beneath it in systems/config.py and systems/base.py.
 
 The idea. A video says how an action looks, the joints of a body say how it moves, and the text of a
 label says what it means. Three encoders, one frozen CLIP with small trained adapters, turn them
@@ -12,22 +13,22 @@ UCMR  Unsymmetric Cross-Modality Refinement (Sec. 3.2). Pose and video help each
       ways: P2V, pose-adapted vision attention, tells the video where to look (Eq. 1); V2P,
       video-enriched pose, tells each joint what it looks like there (Eq. 2); and a refined clip
       must stay nearest to what it was before (Eq. 3).
-SGMC  Semantic-Guided Multi-level Contrast (Sec. 3.3). Video and pose are compared with sentences,
-      frames of the pose with words (Eq. 4), and a text pushes a wrong clip off as far as the two
-      labels differ in content (Eqs. 5 and 6).
+SGMC  Semantic-Guided Multi-level Contrastive module (Sec. 3.3). Video and pose are compared with
+      sentences, frames of the pose with words (Eq. 4), and a text pushes a wrong clip off as far
+      as the two labels differ in content (Eqs. 5 and 6).
 
-paper      | equation | here                                     | tests/test_pevl.py
-Sec. 3.1   | -        | Adapter, AdaptedBlock, PoseTower         | test_adapted_block_by_formula
-Sec. 3.1   | -        | VideoTower, TextTower                    | test_towers_start_as_clip
-Sec. 3.2.1 | Eq. (1)  | patch_weight, masked_softmax, P2V        | test_p2v_matches_loops
-Sec. 3.2.2 | Eq. (2)  | V2P                                      | test_v2p_matches_loops
-Sec. 3.2.3 | Eq. (3)  | nt_xent                                  | test_nt_xent_matches_loops
-Sec. 3.3.1 | Eq. (4)  | frame_word_similarity, PeVL.similarities | test_frame_word_matches_loops
-Sec. 3.3.2 | Eq. (5)  | text_discrepancy, semantic_weights       | test_weights_match_loops
-Sec. 3.3.2 | Eq. (6)  | one_way_kl, semantic_guided_loss         | test_semantic_loss_matches_loops
-Sec. 3.4   | -        | PeVL.forward                             | test_forward_is_fig_2
-Sec. 3.4   | -        | PeVL.losses                              | test_losses_are_put_together_as_printed
-Sec. 3.4   | Eq. (7)  | predict                                  | test_predict_averages_views
+paper      | Eq. | here                                     | tests/test_pevl.py
+Sec. 3.1   | -   | Adapter, AdaptedBlock, PoseTower         | test_adapted_block_by_formula
+Sec. 3.1   | -   | VideoTower, TextTower                    | test_towers_start_as_clip
+Sec. 3.2.1 | (1) | patch_weight, masked_softmax, P2V        | test_p2v_matches_loops
+Sec. 3.2.2 | (2) | V2P                                      | test_v2p_matches_loops
+Sec. 3.2.3 | (3) | nt_xent                                  | test_nt_xent_matches_loops
+Sec. 3.3.1 | (4) | frame_word_similarity, PeVL.similarities | test_frame_word_matches_loops
+Sec. 3.3.2 | (5) | text_discrepancy, semantic_weights       | test_weights_match_loops
+Sec. 3.3.2 | (6) | one_way_kl, semantic_guided_loss         | test_semantic_loss_matches_loops
+Sec. 3.4   | -   | PeVL.forward                             | test_forward_is_fig_2
+Sec. 3.4   | -   | PeVL.losses                              | test_losses_are_put_together_as_printed
+Sec. 3.4   | (7) | predict                                  | test_predict_averages_views
 
 The letters of axes, the same in all files:
 
@@ -60,7 +61,7 @@ F                   | features: pose_frames| frame level, (B, T, e); our F: torc
 S, W of Sec. 3.3.1  | sentences, words     | (K, e) and (K, W, e)
 S_VS, S_PS, S_FW    | sims: vs, ps, fw     | similarities, (B, U) or (B, K)
 F W^T of Eq. (4)    | A                    | frame_word_similarity
-s_i                 | semantic_weights     | strengths of Eq. (5), already times (B - 1)
+(B - 1) s_i         | semantic_weights     | our factor is the number of clips with another label
 p, q                | log_p, q             | one_way_kl
 tau of Eq. (3)      | refine_scale         | learnable; kept as log(1 / tau)
 tau of Eq. (5)      | logit_scale          | learnable; kept as log(1 / tau)
@@ -124,8 +125,8 @@ def cosine(a, b):
 
 # ---- Sec. 3.1: encoders with adapters ------------------------------------------------------------
 #
-# CLIP saw 400 million pictures and no joint, no motion and no dive. To train it all on a few
-# thousand clips would spoil it; so its blocks stay frozen and small bottlenecks beside them learn.
+# CLIP was trained on 400 million single pictures; it knows no joints and no motion. A few thousand
+# clips are too few to train it anew; so its blocks stay frozen, and small bottlenecks learn.
 # Video and pose run through the same frozen blocks, each with adapters of its own (D2).
 
 class Adapter(nn.Module):
@@ -394,7 +395,8 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     side.
 
     Returns (B, Tv, N) in [0, 1], N = grid * grid by rows; 0 = no joint in the patch. The largest of
-    a frame is 1, or 0 where no joint is in it. Raises ValueError where the shapes do not fit.
+    a frame is 1 (but for weights below 1e-12), or 0 where no joint is in it. Raises ValueError where
+    the shapes do not fit.
 
     Three joints on a 2 x 2 grid, one at the top left and two at the top right:
 
@@ -501,7 +503,7 @@ class P2V(Refinement):
     (D6). Three kinds of query:
 
         body patch, M > 0         looks at the body patches of its frame
-        class token               the same; M has no entry for it, the formula above gives it none
+        class token               the same; M has no entry for it: it asks here, and is no key
         background patch, M = 0   passes through unchanged, which is our reading of + I (D5)
 
     In a frame without any joint nobody looks and all pass through.
@@ -615,7 +617,7 @@ def nt_xent(z, z_refined, temperature):
     directions, since the text speaks of symmetric similarities (D8).
 
     >>> z = torch.eye(2)
-    >>> nt_xent(z, z, temperature=1.0)                    # -log(e / (e + 1)): no clip is refined
+    >>> nt_xent(z, z, temperature=1.0)                    # -log(e / (e + 1))
     tensor(0.3133)
     """
     check_shape(z_refined, "B e", "z_refined", B=z.shape[0], e=z.shape[1])
@@ -904,7 +906,7 @@ class PeVL(ActionModel):
 
         Raises ValueError where a shape differs from what the model was built for.
         """
-        self.check_batch(batch, video=self.video is not None, pose=self.pose is not None)
+        self.check_batch(batch, video=self.config.video, pose=self.config.pose, joints=self.joints)
         trunk = self.clip.visual                          # the frozen blocks of both towers
         features = {"label": batch["label"]}
         z_v = None
@@ -1029,7 +1031,7 @@ class PeVL(ActionModel):
             L_R = L_R + nt_xent(features[f"{name}_before"], features[name], tau)
             terms["L_R"] = L_R
 
-        # Sec. 3.4, in the order in which the sum has always been taken: floats depend on it.
+        # Sec. 3.4; what is off is 0. (The order of the terms decides on the last bit of the sum.)
         total = L_t + c.own_loss * L_own + c.lambda_r * L_R
         return {"total": total, **terms}
 

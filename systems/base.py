@@ -1,4 +1,4 @@
-"""What PeVL and its rivals share: a CLIP, the texts of the labels, and who of it all is trained.
+"""What PeVL and its rivals share: a CLIP, the texts of the labels, and what of it is trained.
 
 None of it is an idea of the paper; it is what training, evaluation and the tables of costs ask of
 any system, so that none of them has to know which one they have before them.
@@ -87,8 +87,8 @@ class ActionModel(nn.Module):
         clip.requires_grad_(config.tune == "all")
         device = clip.logit_scale.device
 
-        # (K, W), cut behind the longest text: 77 tokens cost three times as much as the 22 of a
-        # dive. On the CPU even where the model is built without memory ("meta"): values are read.
+        # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
+        # 22 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
         with torch.device("cpu"):
             tokens = tokenize(texts, clip.config.context_length)
         longest = int(tokens.argmax(1).max()) + 1         # the end token has the largest number
@@ -109,19 +109,22 @@ class ActionModel(nn.Module):
         """Whether labels are texts to this system; if not, they are the rows of a linear head."""
         return self.config.text and self.config.model != "aim"
 
-    def check_batch(self, batch, video, pose):
+    def check_batch(self, batch, video, pose, joints=None):
         """ValueError where what a system is about to read has not the shape that it was built for.
 
-        video, pose: whether it reads the frames, and the keypoints with their scores.
+        video, pose: whether it reads the frames, and the keypoints with their scores. joints: J,
+        for a system that learns something of each joint; None for one that takes any number.
         """
         B = len(batch["label"])
         if video:
             check_shape(batch["frames"], "B Tv 3 S S", "frames",
                         B=B, Tv=self.config.video_frames)
         if pose:
-            sizes = check_shape(batch["keypoints"], "B T J 2", "keypoints",
-                                B=B, T=self.config.pose_frames, J=self.joints)
-            check_shape(batch["scores"], "B T J", "scores", **sizes)
+            sizes = {"B": B, "T": self.config.pose_frames}
+            if joints is not None:
+                sizes["J"] = joints
+            found = check_shape(batch["keypoints"], "B T J 2", "keypoints", **sizes)
+            check_shape(batch["scores"], "B T J", "scores", **found)
 
     def parts(self):
         """Name -> module, for tables; each parameter is in one of them."""

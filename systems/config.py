@@ -17,7 +17,7 @@ from support.checks import unknown_name
 # The terms of Eq. (4): video with sentence, pose with sentence, frames of the pose with words.
 SIMILARITIES = ("vs", "ps", "fw")
 
-# What ablations turn, and the systems that read it. To change a switch that a system does not read
+# What ablations turn, and which systems read it. To change a switch that a system does not read
 # is refused: the run would be called an ablation and be none.
 SWITCHES = {
     "video": ("pevl", "vilp"),
@@ -103,6 +103,7 @@ class PeVLConfig:
             if name not in SIMILARITIES:
                 raise unknown_name("similarity", name, SIMILARITIES)
 
+        # A video frame is the middle of a group of T / Tv pose frames: groups must come out even.
         T, Tv = self.pose_frames, self.video_frames
         if T < 1 or Tv < 1 or T % Tv != 0:
             raise conflict(f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1")
@@ -111,14 +112,20 @@ class PeVLConfig:
 
         if not self.video and not self.pose:
             raise conflict("video and pose are off", "at least one on")
+
+        # With a projection (Table 4) or a linear head (Table 7) Eq. (4) is not asked for.
         compares = self.text and self.fusion == "similarities"
         if compares and not self.usable_similarities():
             raise conflict(
                 f"sim={','.join(self.sim)} and video={self.video}, pose={self.pose}",
                 "vs with video, ps or fw with pose")
+
+        # P2V must know in which patch a joint lies, and a token of heatmaps is no joint.
         if self.video and self.pose_input == "heatmaps":
             raise conflict("pose_input=heatmaps and video",
                            "heatmaps with --no-video, as in Table 9")
+
+        # These run CLIP's blocks as they are; only AdaptedTower.run can recompute.
         if self.grad_checkpointing and self.model in ("vilp", "clip"):
             raise conflict(f"grad_checkpointing and model={self.model}",
                            "pevl or aim, whose blocks are recomputed")

@@ -1,8 +1,8 @@
 """ViLP (ICVGIP 2023, arXiv 2308.03908): pose says which frames count, words vote for them.
 
 The nearest relative of PeVL, by whose account it is the first to join video, pose and text. Joints
-are drawn as heatmaps, a second CLIP image tower reads them, and pose enters only through a gate on whole frames.
-PeVL reads coordinates, at more moments, and lets pose reach single patches.
+are drawn as heatmaps, a second CLIP image tower reads them, and pose enters only through a gate on
+whole frames. PeVL reads coordinates, at more moments, and lets pose reach single patches.
 
 here                         | what it is                     | tests/test_pevl.py
 gate                         | pose opens or closes a frame   | test_gate_by_formula
@@ -13,8 +13,8 @@ ViLP.loss                    | two-way KL of clips and texts  | test_vilp_loss_m
 
 Axes: B clips, T pose frames, Tv video frames (in the functions below, T is any number of frames
 that pose and video share), J joints, W text tokens, K classes, U labels of a batch, S pixels a
-side, e embedding. v, p and u are the paper's features of frames, of their pose, and of frames after the
-gate. D24 and D25: the ledger, docs/ledger.md.
+side, e embedding. v, p and u are the paper's features of frames, of their pose, and of frames after
+the gate. D24 and D25: the ledger, docs/ledger.md.
 """
 import copy
 
