@@ -17,18 +17,19 @@ SGMC  Semantic-Guided Multi-level Contrastive module (Sec. 3.3). Video and pose 
       sentences, frames of the pose with words (Eq. 4), and a text pushes a wrong clip off as far
       as the two labels differ in content (Eqs. 5 and 6).
 
-paper      | Eq. | here                                     | tests/test_pevl.py
-Sec. 3.1   | -   | Adapter, AdaptedBlock, PoseTower         | test_adapted_block_by_formula
-Sec. 3.1   | -   | VideoTower, TextTower                    | test_towers_start_as_clip
-Sec. 3.2.1 | (1) | patch_weight, masked_softmax, P2V        | test_p2v_matches_loops
-Sec. 3.2.2 | (2) | V2P                                      | test_v2p_matches_loops
-Sec. 3.2.3 | (3) | nt_xent                                  | test_nt_xent_matches_loops
-Sec. 3.3.1 | (4) | frame_word_similarity, PeVL.similarities | test_frame_word_matches_loops
-Sec. 3.3.2 | (5) | text_discrepancy, semantic_weights       | test_weights_match_loops
-Sec. 3.3.2 | (6) | one_way_kl, semantic_guided_loss         | test_semantic_loss_matches_loops
-Sec. 3.4   | -   | PeVL.forward                             | test_forward_is_fig_2
-Sec. 3.4   | -   | PeVL.losses                              | test_losses_are_put_together_as_printed
-Sec. 3.4   | (7) | predict                                  | test_predict_averages_views
+paper      | Eq. | here                                   | tests/test_pevl.py
+Sec. 3.1   | -   | Adapter, AdaptedBlock, PoseTower       | test_adapted_block_by_formula
+Sec. 3.1   | -   | VideoTower, TextTower                  | test_towers_start_as_clip
+Sec. 3.2.1 | (1) | patch_weight, masked_softmax, P2V      | test_p2v_matches_loops
+Sec. 3.2.2 | (2) | V2P                                    | test_v2p_matches_loops
+Sec. 3.2.3 | (3) | nt_xent                                | test_nt_xent_matches_loops
+Sec. 3.3.1 | (4) | frame_word_similarity, mean_similarity | test_frame_word_matches_loops
+Sec. 3.3.1 | (4) | PeVL.similarities                      | test_losses_are_put_together_as_printed
+Sec. 3.3.2 | (5) | text_discrepancy, semantic_weights     | test_weights_match_loops
+Sec. 3.3.2 | (6) | one_way_kl, semantic_guided_loss       | test_semantic_loss_matches_loops
+Sec. 3.4   | -   | PeVL.forward                           | test_forward_is_fig_2
+Sec. 3.4   | -   | PeVL.losses                            | test_losses_are_put_together_as_printed
+Sec. 3.4   | (7) | predict                                | test_predict_averages_views
 
 The letters of axes, the same in all files:
 
@@ -395,8 +396,8 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     side.
 
     Returns (B, Tv, N) in [0, 1], N = grid * grid by rows; 0 = no joint in the patch. The largest of
-    a frame is 1 (but for weights below 1e-12), or 0 where no joint is in it. Raises ValueError where
-    the shapes do not fit.
+    a frame is 1 (but for weights below 1e-12), or 0 where no joint is in it. Raises ValueError
+    where the shapes do not fit.
 
     Three joints on a 2 x 2 grid, one at the top left and two at the top right:
 
@@ -880,8 +881,9 @@ class PeVL(ActionModel):
                     log_scale = torch.tensor(0.07).log().neg()
                     self.refine_scale[name] = nn.Parameter(log_scale)
 
-        # Sec. 3.3.2: how labels differ is asked of the frozen text tower, once. Of texts in
-        # training the loss would fall if they drifted together, with nothing learned (D13).
+        # Sec. 3.3.2: how labels differ is asked once of CLIP's own text tower, without adapters. If
+        # it were asked of the texts in training, they could drift together, and the loss would fall
+        # with nothing learned (D13).
         if config.text:
             with torch.no_grad():
                 D = text_discrepancy(clip.encode_text(self.tokens)[0])      # (K, K)
