@@ -1,704 +1,1072 @@
-"""PeVL (CVPR 2024) and its relatives: the papers' own ideas, in the papers' order, on top of CLIP.
-To be read beside the PeVL paper; `PeVL.forward` is its Fig. 2. ViLP (ICVGIP 2023), AIM and CLIP
-itself follow, then ROWS, the registry of every row of Tables 4 to 9.
+"""PeVL (CVPR 2024): the paper's own ideas in the paper's order, on top of CLIP.
 
-paper       | equation | here                                     | tests/test_pevl.py
-Sec. 3.1    | -        | Adapter, AdaptedBlock, PoseTower         | test_adapted_block_by_formula
-Sec. 3.1    | -        | VideoTower, TextTower                    | test_towers_start_as_clip
-Sec. 3.2.1  | Eq. (1)  | patch_weight, P2V                        | test_p2v_matches_loops
-Sec. 3.2.2  | Eq. (2)  | V2P                                      | test_v2p_matches_loops
-Sec. 3.2.3  | Eq. (3)  | nt_xent                                  | test_nt_xent_matches_loops
-Sec. 3.3.1  | Eq. (4)  | frame_word_similarity, PeVL.similarities | test_frame_word_matches_loops
-Sec. 3.3.2  | Eq. (5)  | text_discrepancy, semantic_weights       | test_weights_match_loops
-Sec. 3.3.2  | Eq. (6)  | semantic_guided_loss                     | test_semantic_loss_matches_loops
-Sec. 3.4    | Eq. (7)  | PeVL.losses, predict                     | test_predict_averages_views
-ViLP, P-VCS | -        | pose_guided_concept_spotting             | test_p_vcs_matches_loops
+Read it beside the paper, from top to bottom; `PeVL.forward` is the paper's Fig. 2, and all that is
+above it are the boxes of that figure. CLIP itself is in clip_model.py; the systems that PeVL is
+compared with (ViLP, AIM, zero-shot CLIP) stand on this file, in systems/; the settings, and what
+all systems share, lie beneath it in systems/config.py and systems/base.py.
 
-Axes: B clips, T pose frames, Tv video frames, N patches, Nv = 1 + N tokens of a frame (class token
-first), J joints, W text tokens, K classes, U labels in a batch, d width, e embedding, h heads.
-Names: the paper's F is `pose_frames`, S is `sentences` or `sim`, M is `patch_weight`; P2V is also
-called P2V-R, pose-guided or pose-adapted there; UCMR is P2V, V2P and Eq. (3), SGMC is Eqs. (4) to
-(6). D1 to D26: the README's ledger of readings and departures.
+The idea. A video says how an action looks, the joints of a body say how it moves, and the text of a
+label says what it means. Three encoders, one frozen CLIP with small trained adapters, turn them
+into tokens (Sec. 3.1). Two blocks let the modalities help each other before they are compared:
+
+UCMR  Unsymmetric Cross-Modality Refinement (Sec. 3.2). Pose and video help each other, in unlike
+      ways: P2V, pose-adapted vision attention, tells the video where to look (Eq. 1); V2P,
+      video-enriched pose, tells each joint what it looks like there (Eq. 2); and a refined clip
+      must stay nearest to what it was before (Eq. 3).
+SGMC  Semantic-Guided Multi-level Contrastive module (Sec. 3.3). Video and pose are compared with
+      sentences, frames of the pose with words (Eq. 4), and a text pushes a wrong clip off as far
+      as the two labels differ in content (Eqs. 5 and 6).
+
+paper      | Eq. | here                                   | tests/test_pevl.py
+Sec. 3.1   | -   | Adapter, AdaptedBlock, PoseTower       | test_adapted_block_by_formula
+Sec. 3.1   | -   | VideoTower, TextTower                  | test_towers_start_as_clip
+Sec. 3.2.1 | (1) | patch_weight, masked_softmax, P2V      | test_p2v_matches_loops
+Sec. 3.2.2 | (2) | V2P                                    | test_v2p_matches_loops
+Sec. 3.2.3 | (3) | nt_xent                                | test_nt_xent_matches_loops
+Sec. 3.3.1 | (4) | frame_word_similarity, mean_similarity | test_frame_word_matches_loops
+Sec. 3.3.1 | (4) | PeVL.similarities                      | test_losses_are_put_together_as_printed
+Sec. 3.3.2 | (5) | text_discrepancy, semantic_weights     | test_weights_match_loops
+Sec. 3.3.2 | (6) | one_way_kl, semantic_guided_loss       | test_semantic_loss_matches_loops
+Sec. 3.4   | -   | PeVL.forward                           | test_forward_is_fig_2
+Sec. 3.4   | -   | PeVL.losses                            | test_losses_are_put_together_as_printed
+Sec. 3.4   | (7) | predict                                | test_predict_averages_views
+
+The letters of axes, the same in all files:
+
+B   clips of a batch                      | J   joints of a body
+T   pose frames of a clip (48)            | W   text tokens of a prompt
+Tv  video frames of a clip (16)           | K   classes, U the different labels of a batch
+N   patches of a frame (196)              | d   width of a transformer (768 for images)
+Nv  1 + N: the class token, then patches  | e   size of an embedding (512); h heads, c = d / h
+
+The paper's symbols (a name after a colon is a key of a dict):
+
+paper               | here                 | note
+N_v                 | N                    | the paper counts patches; our Nv counts tokens
+N_p                 | J                    | body joints
+N_t                 | W                    | ours counts all tokens; `word_mask` is True on words
+J, the joint set    | keypoints            | (B, T, J, 2), in [-1, 1]; `scores` 0 = not found
+H x W, pixels       | image_size           | a frame is square
+m, M                | patch_weight, weight | one number in [0, 1] for each patch; 0 = background
+I of Eq. (1)        | ~looks               | queries that pass through P2V unchanged (D5)
+alpha^P2V           | share                | P2V.forward; rows sum to 1
+alpha^V2P           | -                    | inside F.scaled_dot_product_attention, V2P.forward
+Q, K, and V of P2V  | q, k, v              | queries, keys, values; V is also the video, see below
+z_v, z_p            | z_v, z_p             | tokens as the encoders give them
+z_t                 | sentences, words     | what `encode_texts` gives
+z_v^R, z_p^R        | refined_v, refined_p | tokens after P2V and after V2P
+z_p^R'              | chosen + update      | the Tv refined frames alone, V2P.forward
+sim(a, b)           | cosine               | of all rows of a with all rows of b
+V, P                | features: video, pose| clip level, (B, e)
+F                   | features: pose_frames| frame level, (B, T, e); our F: torch.nn.functional
+S, W of Sec. 3.3.1  | sentences, words     | (K, e) and (K, W, e)
+S_VS, S_PS, S_FW    | sims: vs, ps, fw     | similarities, (B, U) or (B, K)
+F W^T of Eq. (4)    | A                    | frame_word_similarity
+(B - 1) s_i         | semantic_weights     | our factor is the number of clips with another label
+p, q                | log_p, q             | one_way_kl
+tau of Eq. (3)      | refine_scale         | learnable; kept as log(1 / tau)
+tau of Eq. (5)      | logit_scale          | learnable; kept as log(1 / tau)
+lambda_R            | lambda_r             | PeVL.losses
+P2V-R, V2P-R        | P2V, V2P             | the same blocks; P2V is also pose-guided, pose-adapted
+
+D1 to D26 in comments are rows of the ledger, docs/ledger.md: what the paper leaves open or prints
+wrong, what we do, and why. Sentences in this file are ours, not the paper's.
 """
-import copy
 import math
-from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clip_model import (BACKBONES, CLIP, CLIP_MEAN, CLIP_STD, QuickGELU, tokenize)
+from clip_model import CLIP_MEAN, CLIP_STD
 from pose import gaussian_heatmaps
-from support.checks import check_shape, unknown_name
+from support.checks import check_shape
+from systems.base import ActionModel, inverse_tau
 
-SIMILARITIES = ("vs", "ps", "fw")  # video-sentence, pose-sentence, frame-word: the terms of Eq. (4)
-SWITCHES = {  # what ablations turn -> the systems that read it; the others refuse a change
-    **dict.fromkeys(("video", "pose", "text"), ("pevl", "vilp")),
-    **dict.fromkeys(("video_adapters", "pose_adapters", "text_adapters", "p2v", "v2p", "sgl", "sim",
-                     "refinement", "literal_mask", "fusion", "pose_input"), ("pevl",))}
 
-@dataclass(frozen=True)
-class PeVLConfig:
-    """What is built. The defaults are PeVL with ViT-B/16 (Sec. 4.1); an ablation overrides some."""
-    model: Annotated[Literal["pevl", "vilp", "aim", "clip"], "system to build"] = "pevl"
-    backbone: Annotated[str, "CLIP backbone: " + ", ".join(BACKBONES)] = "ViT-B/16"
-    clip: Annotated[str, "file of CLIP weights; '' fetches the published ones; 'random': none"] = ""
-    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.1: 48)"] = 48
-    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.1: 16)"] = 16
-    image_size: Annotated[int, "side of a frame in pixels (Sec. 4.1: 224)"] = 224
-    video: Annotated[bool, "use the video tower (Table 7)"] = True
-    pose: Annotated[bool, "use the pose tower (Table 7)"] = True
-    text: Annotated[bool, "compare with texts; off: linear head, cross-entropy (Table 7)"] = True
-    video_adapters: Annotated[bool, "adapters in the video tower (Table 8)"] = True
-    pose_adapters: Annotated[bool, "adapters in the pose tower (Table 8)"] = True
-    text_adapters: Annotated[bool, "adapters in the text tower (Table 8)"] = True
-    adapter_ratio: Annotated[float, "bottleneck of image adapters over the width (AIM)"] = 0.25
-    text_adapter_ratio: Annotated[float, "the same of text adapters (Table 7: 6 M; D2)"] = 0.5
-    drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)"] = 0.2
-    p2v: Annotated[bool, "pose-adapted vision attention, Eq. (1) (Table 5)"] = True
-    v2p: Annotated[bool, "video-enriched pose, Eq. (2) (Table 5)"] = True
-    refinement: Annotated[bool, "refinement supervision, Eq. (3) (Table 5)"] = True
-    literal_mask: Annotated[bool, "Eq. (1) as printed: background scores are 0 (D4)"] = False
-    fusion: Annotated[Literal["similarities", "concat"], "the terms of Eq. (4), or one similarity "
-                      "of concatenated clip features (Table 4)"] = "similarities"
-    sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
-    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)"] = 0.01
-    sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
-    lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
-    own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
-    pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
-    tune: Annotated[Literal["adapters", "all"], "train what is new, or CLIP as well"] = "adapters"
-    gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
-    grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
-    def __post_init__(self):
-        if self.backbone not in BACKBONES:
-            raise unknown_name("backbone", self.backbone, BACKBONES)
-        for name in set(self.sim) - set(SIMILARITIES):
-            raise unknown_name("similarity", name, SIMILARITIES)
-        T, Tv = self.pose_frames, self.video_frames
-        contrast = self.text and self.fusion == "similarities"
-        usable = [name for name in self.sim if (self.video if name == "vs" else self.pose)]
-        read = [name for name, readers in SWITCHES.items() if self.model in readers]
-        unread = [name for name in SWITCHES if name not in read
-                  and getattr(self, name) != getattr(PeVLConfig, name)]
-        for wrong, found, expected in (
-            (min(T, Tv) < 1 or T % Tv, f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1"),
-            (unread, f"model={self.model} beside {', '.join(unread)}, which it does not read",
-             "only what it reads: " + (", ".join(read) or "none of these switches")),
-            (not (self.video or self.pose), "video and pose are off", "at least one on"),
-            (contrast and not usable, f"sim={','.join(self.sim)} and video={self.video}, pose="
-             f"{self.pose}", "vs with video, ps or fw with pose"),
-            (self.video and self.pose_input == "heatmaps", "pose_input=heatmaps and video",
-             "heatmaps with --no-video, as in Table 9"),
-            (self.grad_checkpointing and self.model in ("vilp", "clip"), f"grad_checkpointing and "
-             f"model={self.model}", "pevl or aim, whose blocks are recomputed")):
-            if wrong:
-                raise ValueError(f"{found}. Expected {expected}. Change the flag of that name.")
+# ---- Small tools ---------------------------------------------------------------------------------
 
 def normalise(frames):
-    """uint8 or float frames (..., 3, S, S) in 0..255 -> float32, by CLIP's mean and deviation."""
+    """Frames (..., 3, S, S) in 0..255, uint8 or float -> float32, by CLIP's mean and deviation."""
     mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=frames.device)[:, :, None, None]
     return (frames.float() / 255 - mean) / std
 
+
 def zero_linear(n_in, n_out):
-    """Linear layer that starts at zero: the branch that it ends starts as "no change"."""
+    """Linear layer that starts at zero: the branch that it ends starts as "no change".
+
+    Adapters, P2V and V2P end in one, so that the first step of training sees the features of the
+    frozen blocks and no noise.
+    """
     layer = nn.Linear(n_in, n_out)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
+
 def unit(x):
-    """x (..., e) -> the same at unit length, in float32 at least."""
+    """x (..., e) -> the same at unit length, in float32 at least, also where autocast is on."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
+
+@torch.autocast("cuda", enabled=False)
+@torch.autocast("cpu", enabled=False)
+def cosine(a, b):
+    """sim(a, b) of Eqs. (3) to (5): (B, e), (K, e) -> (B, K) in [-1, 1], every a with every b.
+
+    Autocast is off here: a cosine is multiplied by up to 100 later, and that does not survive
+    bfloat16's two or three digits.
+
+    >>> cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]))
+    tensor([[ 1.,  0., -1.]])
+    """
+    return unit(a) @ unit(b).T
+
+
 # ---- Sec. 3.1: encoders with adapters ------------------------------------------------------------
+#
+# CLIP was trained on 400 million single pictures; it knows no joints and no motion. A few thousand
+# clips are too few to train it anew; so its blocks stay frozen, and small bottlenecks learn.
+# Video and pose run through the same frozen blocks, each with adapters of its own (D2).
+
 class Adapter(nn.Module):
-    """up(gelu(down(x))), down: d -> r d, up: r d -> d, zero at the start; skip adds x (AIM)."""
+    """up(gelu(down(x))): a bottleneck of d * ratio that starts as "no change" (AIM, reference 59).
+
+    skip: x + change is given back, for an adapter that stands behind a layer; without, the change
+    alone, for one whose caller adds it.
+    """
+
     def __init__(self, d, ratio, skip):
         super().__init__()
         self.skip = skip
         self.down = nn.Linear(d, int(d * ratio))
         self.up = zero_linear(int(d * ratio), d)
+
     def forward(self, x):
+        """x (..., d) -> (..., d)."""
         change = self.up(F.gelu(self.down(x)))
-        return x + change if self.skip else change
+        if self.skip:
+            return x + change
+        return change
+
 
 class AdaptedBlock(nn.Module):
-    """Adapters of one image block; the frozen block is passed in, video and pose share it (D2).
+    """The adapters of one image block. The frozen block is no part of it: it is passed to forward.
+
         temporal   x = x + DropPath(T_Adapter(MSA(LN1(x over time))))    where the tower has time
         spatial    x = x + S_Adapter(MSA(LN1(x)))
         joint      x = x + MLP(LN2(x)) + DropPath(0.5 * MLP_Adapter(LN2(x)))
-    One frozen MSA and LN1 serve time and space; without adapters they still do (Tables 4, 8)."""
+
+    One frozen MSA and LN1 serve time and space: attention that has learned which patches belong
+    together is asked which moments do. Without adapters it still serves both (Tables 4 and 8).
+
+    d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False leaves
+    the frozen block alone. drop_path: share of clips, 0 to 1, whose change is dropped in training.
+    """
+
     def __init__(self, d, ratio, temporal, adapters, drop_path):
         super().__init__()
-        self.temporal, self.rate, off = temporal, drop_path, nn.Identity()
-        self.temporal_adapter = Adapter(d, ratio, skip=False) if temporal and adapters else off
-        self.spatial_adapter = Adapter(d, ratio, skip=True) if adapters else off
-        self.mlp_adapter = Adapter(d, ratio, skip=False) if adapters else None
+        self.temporal = temporal
+        self.rate = drop_path
+        self.temporal_adapter = nn.Identity()
+        self.spatial_adapter = nn.Identity()
+        self.mlp_adapter = None
+        if adapters:
+            if temporal:
+                self.temporal_adapter = Adapter(d, ratio, skip=False)
+            self.spatial_adapter = Adapter(d, ratio, skip=True)
+            self.mlp_adapter = Adapter(d, ratio, skip=False)
+
     def drop_path(self, x):
-        """In training 0 for a random share `rate` of the clips, and the others scaled up for it."""
-        return x * F.dropout(x.new_ones(len(x), 1, 1, 1), self.rate) if self.training else x
+        """In training 0 for a random share `rate` of the clips, the others scaled up for it."""
+        if not self.training:
+            return x
+        keep = F.dropout(x.new_ones(len(x), 1, 1, 1), self.rate)
+        return x * keep
+
     def mix_time(self, x, block):
         """Attention of each token over its own T frames: (B, T, n, d) -> (B, T, n, d)."""
-        over_time = block.attn(block.ln_1(x).transpose(1, 2)).transpose(1, 2)   # (B, T, n, d)
-        return x + self.drop_path(self.temporal_adapter(over_time))
+        over_time = block.ln_1(x).transpose(1, 2)                           # (B, n, T, d)
+        mixed = block.attn(over_time).transpose(1, 2)                       # (B, T, n, d)
+        return x + self.drop_path(self.temporal_adapter(mixed))
+
     def forward(self, x, block, need_weights=False):
-        """x (B, T, n, d) -> the same shape, and the class token's attention (B, T, n) or None."""
-        x = self.mix_time(x, block) if self.temporal else x
-        attended = block.attn(block.ln_1(x), need_weights=need_weights)         # (B, T, n, d)
-        attended, weights = attended if need_weights else (attended, None)
+        """x (B, T, n, d) -> the same shape, and the class token's attention (B, T, n) or None.
+
+        block: the frozen ResidualAttentionBlock. need_weights: give that attention, mean over
+        heads, rows of sum 1, float32.
+        """
+        if self.temporal:
+            x = self.mix_time(x, block)
+
+        weights = None
+        attended = block.attn(block.ln_1(x), need_weights=need_weights)     # (B, T, n, d)
+        if need_weights:
+            attended, weights = attended
         x = x + self.spatial_adapter(attended)
+
         hidden = block.ln_2(x)
         x = x + block.mlp(hidden)
         if self.mlp_adapter is not None:
             x = x + self.drop_path(0.5 * self.mlp_adapter(hidden))
         return x, weights
 
-class VideoTower(nn.Module):
-    """Frames -> tokens z_v, through CLIP's frozen image blocks with adapters of this tower's own.
-    PeVL's frames do not see each other; `frames` > 0 is AIM's tower, with attention over time."""
-    def __init__(self, config, clip_config, adapters=True, frames=0):
+
+class AdaptedTower(nn.Module):
+    """What the video and the pose tower share: one AdaptedBlock for each frozen block of CLIP."""
+
+    def __init__(self, config, clip_config, temporal, adapters):
         super().__init__()
-        d, depth = clip_config.vision_width, clip_config.vision_layers
+        depth = clip_config.vision_layers
         self.checkpointing = config.grad_checkpointing
-        self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, d)) if frames else None
-        rates = [config.drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(
-            AdaptedBlock(d, config.adapter_ratio, frames > 0, adapters, rate) for rate in rates)
+        self.blocks = nn.ModuleList()
+        for i in range(depth):
+            # Stochastic depth grows from 0 in the first block to the setting in the last (AIM).
+            rate = config.drop_path * i / max(depth - 1, 1)
+            self.blocks.append(AdaptedBlock(clip_config.vision_width, config.adapter_ratio,
+                                            temporal, adapters, drop_path=rate))
+
     def run(self, x, trunk, need_weights=False):
-        """x (B, T, n, d) -> the same after all blocks, the last one's class attention or None."""
+        """x (B, T, n, d) -> the same after all blocks, and the last one's class attention or None.
+
+        trunk: CLIP's image tower, whose frozen blocks are walked along with our adapters.
+        """
+        weights = None
         for adapted, block in zip(self.blocks, trunk.transformer.resblocks):
-            args = adapted, x, block, need_weights and adapted is self.blocks[-1]
-            again = self.checkpointing and self.training
-            x, weights = checkpoint(*args, use_reentrant=False) if again else adapted(*args[1:])
+            is_last = adapted is self.blocks[-1]
+            wanted = need_weights and is_last
+            if self.checkpointing and self.training:
+                x, weights = checkpoint(adapted, x, block, wanted, use_reentrant=False)
+            else:
+                x, weights = adapted(x, block, wanted)
         return x, weights
+
+
+class VideoTower(AdaptedTower):
+    """Frames -> tokens z_v. PeVL's frames do not see each other: time is the pose's business.
+
+    frames: 0 for PeVL; AIM's number of frames, whose tower has attention over time and an embedding
+    of it.
+    """
+
+    def __init__(self, config, clip_config, adapters=True, frames=0):
+        super().__init__(config, clip_config, temporal=frames > 0, adapters=adapters)
+        self.temporal_embedding = None
+        if frames > 0:
+            self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, clip_config.vision_width))
+
     def forward(self, frames, trunk, need_weights=False):
-        """(B, Tv, 3, S, S) from `normalise` -> (B, Tv, Nv, d), class attention or None."""
+        """frames (B, Tv, 3, S, S) from `normalise` -> z_v (B, Tv, Nv, d), class attention or None.
+
+        The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv).
+        """
         B, Tv = frames.shape[:2]
-        when = 0.0 if self.temporal_embedding is None else self.temporal_embedding.repeat(B, 1, 1)
-        x = trunk.embed(frames.flatten(0, 1), when).unflatten(0, (B, Tv))       # (B, Tv, Nv, d)
+        when = 0.0
+        if self.temporal_embedding is not None:
+            when = self.temporal_embedding.repeat(B, 1, 1)                  # (B Tv, 1, d)
+        x = trunk.embed(frames.flatten(0, 1), when)                         # (B Tv, Nv, d)
+        x = x.unflatten(0, (B, Tv))                                         # (B, Tv, Nv, d)
         return self.run(x, trunk, need_weights)
 
-def sinusoids(T, d):
-    """(T, 1, d), length 0.7: sine and cosine of d / 2 frequencies, 16 / d to 8 cycles a clip."""
-    cycles = torch.arange(T)[:, None] / T * torch.arange(1, d // 2 + 1) * 16 / d    # (T, d / 2)
-    angle = 2 * math.pi * cycles
-    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, None] * d ** -0.5
 
-class PoseTower(VideoTower):
+def sinusoids(T, d):
+    """Embeddings of T moments, (T, 1, d): sine and cosine of d / 2 frequencies; length 0.7.
+
+    The slowest makes 16 / d cycles in a clip, the fastest 8. d is even. Ours: from zero, as in AIM,
+    frozen attention takes long to tell one frame from the next (D1).
+    """
+    moment = torch.arange(T)[:, None] / T                                   # (T, 1) in [0, 1)
+    wave = torch.arange(1, d // 2 + 1)                                      # (d / 2,)
+    cycles = moment * wave * 16 / d                                         # (T, d / 2)
+    angle = 2 * math.pi * cycles
+    both = torch.cat([angle.sin(), angle.cos()], dim=1)                     # (T, d)
+    return both[:, None] * d ** -0.5                                        # (T, 1, d)
+
+
+class PoseTower(AdaptedTower):
     """Joints -> tokens z_p, through the same frozen blocks, with attention over time.
-    A joint's token is Linear(x, y) + an embedding of the joint; a missing one (score 0) has a
-    learned vector for Linear(x, y) and never looks like the point (0, 0) (D1). Class token: CLIP's.
-    Every token of a frame gets its time's embedding, which starts as sinusoids: from zero, frozen
-    attention takes long to tell one frame from the next.
-    Table 9's rival input: joints as heatmaps, an image of J channels, cut into patches (D22)."""
-    HEATMAP, PATCH = 112, 16  # pixels: Table 9; ours, since 7 x 7 patches give Table 9's 311 G
+
+    A joint's token is Linear(x, y) + an embedding that says which joint it is. A joint that was not
+    found (score 0) has a learned vector in place of Linear(x, y), since (0, 0) is the middle of the
+    picture (D1). The class token is CLIP's; all tokens of a frame get the embedding of its time.
+
+    Table 9's rival input is heatmaps: the J joints drawn as J channels of an image, cut into
+    patches. Then patches stand where joints do (D22).
+    """
+
+    HEATMAP = 112   # pixels, Table 9
+    PATCH = 16      # pixels; ours: 7 x 7 patches cost 309.5 G, of Table 9's 311
+
     def __init__(self, config, clip_config, joints, adapters=True):
-        super().__init__(config, clip_config, adapters, config.pose_frames)
+        super().__init__(config, clip_config, temporal=True, adapters=adapters)
         d = clip_config.vision_width
-        learned = lambda *shape: nn.Parameter(torch.randn(*shape, d) * d ** -0.5)
+        std = d ** -0.5                                   # as CLIP starts its own embeddings
         self.temporal_embedding = nn.Parameter(sinusoids(config.pose_frames, d))
         self.heatmaps = config.pose_input == "heatmaps"
         if self.heatmaps:
+            patches = (self.HEATMAP // self.PATCH) ** 2
             self.patches = nn.Conv2d(joints, d, self.PATCH, self.PATCH, bias=False)
-            self.position = learned((self.HEATMAP // self.PATCH) ** 2)
+            self.position = nn.Parameter(torch.randn(patches, d) * std)
         else:
-            self.coordinates, self.joint, self.missing = nn.Linear(2, d), learned(joints), learned()
-    def embed(self, keypoints, scores):
-        """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J) -> (B, T, J, d), or (B, T, 49, d)."""
-        if self.heatmaps:
-            S = self.HEATMAP
-            maps = gaussian_heatmaps((keypoints + 1) / 2 * S - 0.5, scores, (S, S), sigma=2.0)
-            patches = self.patches(maps.flatten(0, 1)).flatten(2).transpose(1, 2)    # (B T, 49, d)
-            return patches.unflatten(0, scores.shape[:2]) + self.position
-        seen = (scores > 0)[..., None]                                          # (B, T, J, 1)
-        point = self.coordinates(torch.where(seen, keypoints, 0.0))             # (B, T, J, d)
+            self.coordinates = nn.Linear(2, d)
+            self.joint = nn.Parameter(torch.randn(joints, d) * std)
+            self.missing = nn.Parameter(torch.randn(d) * std)
+
+    def embed_joints(self, keypoints, scores):
+        """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J) -> tokens (B, T, J, d)."""
+        seen = (scores > 0)[..., None]                                      # (B, T, J, 1)
+        # What a detector wrote for a joint that it did not find may be anything, NaN included.
+        point = self.coordinates(torch.where(seen, keypoints, 0.0))         # (B, T, J, d)
         return torch.where(seen, point, self.missing) + self.joint
+
+    def embed_heatmaps(self, keypoints, scores):
+        """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J) -> tokens (B, T, 49, d)."""
+        side = self.HEATMAP
+        pixels = (keypoints + 1) / 2 * side - 0.5         # the centre of the first pixel is 0
+        maps = gaussian_heatmaps(pixels, scores, (side, side), sigma=2.0)   # (B, T, J, 112, 112)
+        patches = self.patches(maps.flatten(0, 1))                          # (B T, d, 7, 7)
+        patches = patches.flatten(2).transpose(1, 2)                        # (B T, 49, d)
+        return patches.unflatten(0, scores.shape[:2]) + self.position       # (B, T, 49, d)
+
+    def embed(self, keypoints, scores):
+        """The tokens of whichever input the tower was built for, without the class token."""
+        if self.heatmaps:
+            return self.embed_heatmaps(keypoints, scores)
+        return self.embed_joints(keypoints, scores)
+
     def forward(self, keypoints, scores, trunk):
-        """-> tokens (B, T, 1 + J, d), the last block's class attention to the joints (B, T, J)."""
-        tokens = self.embed(keypoints, scores)                                  # (B, T, J, d)
-        first = trunk.class_embedding + trunk.positional_embedding[0]           # (d,)
-        x = torch.cat([first.expand(*tokens.shape[:2], 1, -1), tokens], dim=2)  # (B, T, 1 + J, d)
-        x, weights = self.run(trunk.ln_pre(x + self.temporal_embedding), trunk, need_weights=True)
+        """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J), 0 = not found -> z_p and weights.
+
+        z_p (B, T, 1 + J, d), class token first. weights (B, T, J): the last block's class attention
+        to the joints, mean over heads; with the class token's own share the sum is 1. They say
+        which joints this tower found telling, and Eq. (1) asks for that.
+        """
+        tokens = self.embed(keypoints, scores)                              # (B, T, J, d)
+        B, T = tokens.shape[:2]
+        first = trunk.class_embedding + trunk.positional_embedding[0]       # (d,)
+        x = torch.cat([first.expand(B, T, 1, -1), tokens], dim=2)           # (B, T, 1 + J, d)
+        x = trunk.ln_pre(x + self.temporal_embedding)
+        x, weights = self.run(x, trunk, need_weights=True)
         return x, weights[..., 1:]
 
+
 class TextTower(nn.Module):
-    """CLIP's text blocks with an adapter (skip) after the attention and the MLP of each (D2)."""
+    """CLIP's frozen text blocks, an adapter with skip after each attention and each MLP (D2)."""
+
     def __init__(self, config, clip_config, adapters=True):
         super().__init__()
-        d, ratio = clip_config.text_width, config.text_adapter_ratio
-        make = lambda _: Adapter(d, ratio, skip=True) if adapters else nn.Identity()
-        self.after_attention, self.after_mlp = (
-            nn.ModuleList(map(make, range(clip_config.text_layers))) for _ in range(2))
+        self.after_attention = nn.ModuleList()
+        self.after_mlp = nn.ModuleList()
+        for adapters_of_a_kind in (self.after_attention, self.after_mlp):
+            for _ in range(clip_config.text_layers):
+                if adapters:
+                    adapter = Adapter(clip_config.text_width, config.text_adapter_ratio, skip=True)
+                else:
+                    adapter = nn.Identity()
+                adapters_of_a_kind.append(adapter)
+
     def forward(self, tokens, clip):
-        """tokens (K, W) -> sentences (K, e), words (K, W, e), word_mask (K, W), as encode_text."""
-        x, mask = clip.embed_text(tokens), clip.causal_mask(tokens.shape[1])    # (K, W, width)
+        """tokens (K, W) int64 -> sentences (K, e), words (K, W, e), word_mask (K, W) bool.
+
+        clip: the CLIP whose frozen text tower is walked; outputs as of its `encode_text`.
+        """
+        x = clip.embed_text(tokens)                                         # (K, W, text width)
+        mask = clip.causal_mask(tokens.shape[1])                            # (W, W)
         blocks = clip.transformer.resblocks
         for block, adapt_1, adapt_2 in zip(blocks, self.after_attention, self.after_mlp):
             x = x + adapt_1(block.attn(block.ln_1(x), mask))
             x = x + adapt_2(block.mlp(block.ln_2(x)))
         return clip.read_text(x, tokens)
 
-# ---- Sec. 3.2.1: pose-adapted vision attention, Eq. (1), Fig. 3a ---------------------------------
+
+# ---- Sec. 3.2.1: pose-adapted vision attention (P2V), Eq. (1), Fig. 3a ---------------------------
+#
+# A diver is a small part of a picture of a hall. The joints say which patches are the body, and the
+# pose tower's attention which joints matter now; M holds both, and P2V lets the video look there.
+
 def patch_weight(joint_weights, keypoints, scores, grid):
     """The weighted mask M of Eq. (1): how much of the body's attention lies in each patch (D3).
+
         w_j = joint_weights_j / sum over visible joints
         M_n = sum of w_j over the visible joints j in patch n, divided by max_n M_n
-    joint_weights (B, Tv, J) >= 0; keypoints (B, Tv, J, 2), the frame is [-1, 1]; scores (B, Tv, J),
-    0 = missing -> (B, Tv, N) in [0, 1], N = grid * grid by rows, 0 = no joint in it."""
-    check_shape(keypoints, "B Tv J 2", "keypoints", **check_shape(joint_weights, "B Tv J"))
+
+    joint_weights (B, Tv, J) >= 0: attention of the pose tower's class token. keypoints
+    (B, Tv, J, 2): x, y, the frame is [-1, 1]. scores (B, Tv, J): 0 = not found. grid: patches a
+    side.
+
+    Returns (B, Tv, N) in [0, 1], N = grid * grid by rows; 0 = no joint in the patch. The largest of
+    a frame is 1 (but for weights below 1e-12), or 0 where no joint is in it. Raises ValueError
+    where the shapes do not fit.
+
+    Three joints on a 2 x 2 grid, one at the top left and two at the top right:
+
+    >>> w = torch.tensor([[[0.1, 0.2, 0.1]]])
+    >>> xy = torch.tensor([[[[-0.5, -0.5], [0.5, -0.5], [0.9, -0.1]]]])
+    >>> patch_weight(w, xy, scores=torch.ones(1, 1, 3), grid=2)
+    tensor([[[0.3333, 1.0000, 0.0000, 0.0000]]])
+    """
+    sizes = check_shape(joint_weights, "B Tv J", "joint_weights")
+    check_shape(keypoints, "B Tv J 2", "keypoints", **sizes)
+    check_shape(scores, "B Tv J", "scores", **sizes)
+    B, Tv = sizes["B"], sizes["Tv"]
+
+    # The "normalised sum of weights" of the paper, step one: the weights of the joints that were
+    # found are made to sum to 1. The division by the maximum below undoes this; it is kept since
+    # it is what the paper names, and since 1e-12 is small beside weights of sum 1.
     visible = scores > 0
     shares = joint_weights * visible
-    shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)             # (B, Tv, J)
-    inside = visible & (keypoints.abs() <= 1).all(-1)
-    cell = ((keypoints + 1) / 2 * grid).floor().clamp(0, grid - 1).nan_to_num().long()
-    patch = cell[..., 1] * grid + cell[..., 0]                                  # (B, Tv, J)
-    total = shares.new_zeros(*patch.shape[:2], grid * grid).scatter_add(-1, patch, shares * inside)
+    shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)         # (B, Tv, J)
+
+    # Which patch a joint is in: the frame, 2 wide in keypoints, is `grid` patches wide. A joint on
+    # the last edge belongs to the last patch. One outside of the frame is put into some patch here
+    # and counts nothing below; nor does NaN, which is no place.
+    place = ((keypoints + 1) / 2 * grid).floor().clamp(0, grid - 1)
+    column, row = place.nan_to_num().long().unbind(-1)                      # (B, Tv, J) each
+    patch = row * grid + column                                             # (B, Tv, J)
+
+    inside = visible & (keypoints.abs() <= 1).all(-1)                       # (B, Tv, J)
+    total = shares.new_zeros(B, Tv, grid * grid)
+    total = total.scatter_add(-1, patch, shares * inside)                   # (B, Tv, N)
+
+    # Step two: M multiplies scores, so that it must not shrink where many joints share the weight.
+    # With a maximum of 1 the strongest patch keeps its score as it is.
     return total / total.amax(-1, keepdim=True).clamp_min(1e-12)
 
+
+def masked_softmax(scores, weight, literal_mask=False):
+    """alpha^P2V of Eq. (1) for queries that look: softmax over patches of (score * M).
+
+    scores (..., q, N): queries with keys. weight M (..., 1, N) in [0, 1], 0 = background.
+    literal_mask: as printed, background takes part with its score of 0 * M = 0. -> (..., q, N),
+    rows of sum 1; of no meaning where no patch has weight.
+
+    Why not as printed: a score of 0 is not "no attention", since exp(0) = 1. One body patch with
+    the score 2 beside three of background, which the mask should have removed, keeps 0.71 of the
+    attention; beside 195 it would keep 0.04. So we leave the background out (D4).
+
+    >>> scores, M = torch.tensor([[2.0, 1.0, -1.0, 3.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    >>> masked_softmax(scores, M, literal_mask=True)
+    tensor([[0.7112, 0.0963, 0.0963, 0.0963]])
+    >>> masked_softmax(scores, M)
+    tensor([[1., 0., 0., 0.]])
+
+    Between body patches M acts as printed: it scales scores. The scores 2 and 2 become 2 and 1.
+
+    >>> masked_softmax(torch.tensor([[2.0, 2.0, 5.0]]), torch.tensor([[1.0, 0.5, 0.0]]))
+    tensor([[0.7311, 0.2689, 0.0000]])
+    """
+    scores = scores * weight
+    if not literal_mask:
+        # The least number, not -inf: a frame without joints has no patch left, and a row of -inf
+        # alone gives NaN, with which gradients would be lost even though the row is not used.
+        scores = scores.masked_fill(~(weight > 0), torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
+
+
 class Refinement(nn.Module):
-    """What P2V and V2P share: queries, keys and values of h heads, and a zero start."""
+    """What P2V and V2P share: queries, keys and values of h heads, and a zero start.
+
+    d: width of the tokens. heads: h, which divides d.
+    """
+
     def __init__(self, d, heads):
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
+        self.query = nn.Linear(d, d)
+        self.key = nn.Linear(d, d)
+        self.value = nn.Linear(d, d)
         self.out_proj = zero_linear(d, d)
+
+    def split_heads(self, x):
+        """(..., n, d) -> (..., h, n, c), c = d / h."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
     def project(self, asking, seen):
-        """(..., q, d), (..., n, d) -> queries (..., h, q, c), keys and values (..., h, n, c)."""
-        split = lambda x: x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)   # c = d / h
-        return split(self.query(asking)), split(self.key(seen)), split(self.value(seen))
+        """asking (..., q, d), seen (..., n, d) -> q (..., h, q, c), k and v (..., h, n, c)."""
+        q = self.split_heads(self.query(asking))
+        k = self.split_heads(self.key(seen))
+        v = self.split_heads(self.value(seen))
+        return q, k, v
+
     def join(self, mixed):
         """Heads (..., h, q, c) side by side through out_proj -> (..., q, d)."""
         return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
+
 class P2V(Refinement):
-    """Pose-adapted vision attention, tokens in, tokens out: it fits after any ViT block (D6).
+    """Pose-adapted vision attention: the video looks where the pose says that the body is.
+
         s[q, n] = (query_q . key_n / sqrt(c)) * M_n
-        z_q = z_q + out_proj(sum_n softmax_n(s[q, n]) value_n)     q: class token and body patches
-    A body patch has M_n > 0; the others are left out of the softmax (D4). As queries they pass
-    unchanged, and so does a whole frame without joints: this is + I (D5)."""
+        z_q = z_q + out_proj(sum_n softmax_n(s[q, n]) value_n)     n: patches; q: who looks, below
+
+    Tokens in, tokens of the same shape out: it fits after any ViT block; PeVL has it after the last
+    (D6). Three kinds of query:
+
+        body patch, M > 0         looks at the body patches of its frame
+        class token               the same; M has no entry for it: it asks here, and is no key
+        background patch, M = 0   passes through unchanged, which is our reading of + I (D5)
+
+    In a frame without any joint nobody looks and all pass through.
+
+    literal_mask: background patches are looked at with the score 0, as printed (D4).
+    """
+
     def __init__(self, d, heads, literal_mask=False):
         super().__init__(d, heads)
-        self.literal_mask, self.ln = literal_mask, nn.LayerNorm(d)
-    def forward(self, tokens, weight, class_only=False, need_weights=False):
-        """tokens (B, Tv, Nv, d), weight M (B, Tv, N) in [0, 1], 0 = background -> (B, Tv, Nv, d).
-        class_only: the class token alone, (B, Tv, 1, d). need_weights: also its attention to the
-        patches, mean over heads, (B, Tv, N), sum 1, or all 0 in a frame without joints."""
-        check_shape(tokens, "B Tv Nv d", Nv=weight.shape[-1] + 1)
-        asking = slice(0, 1) if class_only else slice(None)
-        normed, body = self.ln(tokens), weight > 0                              # body (B, Tv, N)
-        q, k, v = self.project(normed[:, :, asking], normed[:, :, 1:])          # (B, Tv, h, ., c)
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 * weight[:, :, None, None]
-        if not self.literal_mask:
-            scores = scores.masked_fill(~body[:, :, None, None], torch.finfo(scores.dtype).min)
-        share, any_body = scores.softmax(-1), body.any(-1, keepdim=True)
-        asks = torch.cat([any_body, body], dim=-1)[:, :, asking, None]          # (B, Tv, q, 1)
-        z = tokens[:, :, asking]                                                # (B, Tv, q, d)
-        refined = torch.where(asks, z + self.join(share @ v), z)
-        return (refined, share[..., 0, :].mean(2) * any_body) if need_weights else refined
+        self.literal_mask = literal_mask
+        self.ln = nn.LayerNorm(d)
 
-# ---- Sec. 3.2.2: video-enriched pose, Eq. (2) ----------------------------------------------------
+    def forward(self, tokens, weight, class_only=False, need_weights=False):
+        """tokens z_v (B, Tv, Nv, d), weight M (B, Tv, N) in [0, 1] -> z_v^R (B, Tv, Nv, d).
+
+        class_only: compute the class token alone, (B, Tv, 1, d); the only one that PeVL reads when
+        P2V is behind the last block. need_weights: give also the class token's attention to the
+        patches, mean over heads, (B, Tv, N): sum 1, or all 0 in a frame without joints.
+        Raises ValueError where M has not one entry for each patch.
+        """
+        check_shape(tokens, "B Tv Nv d", "tokens", B=weight.shape[0], Tv=weight.shape[1],
+                    Nv=weight.shape[2] + 1)
+
+        # One query for each token, or for the class token alone (nq is Nv or 1); keys and values
+        # for the patches.
+        normed = self.ln(tokens)                                            # (B, Tv, Nv, d)
+        asking = normed[:, :, :1] if class_only else normed                 # (B, Tv, nq, d)
+        q, k, v = self.project(asking, normed[:, :, 1:])                    # (B, Tv, h, ., c)
+
+        # Eq. (1). Heads and queries of a frame share its M.
+        scores = q @ k.transpose(-1, -2)                                    # (B, Tv, h, nq, N)
+        scores = scores * q.shape[-1] ** -0.5
+        share = masked_softmax(scores, weight[:, :, None, None], self.literal_mask)
+
+        # The three kinds of query. The class token looks wherever there is a body to look at.
+        is_body = weight > 0                                                # (B, Tv, N)
+        has_body = is_body.any(-1, keepdim=True)                            # (B, Tv, 1)
+        looks = torch.cat([has_body, is_body], dim=-1)                      # (B, Tv, Nv)
+        z = tokens
+        if class_only:
+            looks = looks[:, :, :1]                                         # (B, Tv, 1)
+            z = tokens[:, :, :1]                                            # (B, Tv, 1, d)
+
+        seen = z + self.join(share @ v)                                     # (B, Tv, nq, d)
+        refined = torch.where(looks[..., None], seen, z)                    # else + I: D5
+        if need_weights:
+            of_class_token = share[..., 0, :].mean(2)                       # (B, Tv, N)
+            return refined, of_class_token * has_body
+        return refined
+
+
+# ---- Sec. 3.2.2: video-enriched pose (V2P), Eq. (2) ----------------------------------------------
+#
+# Coordinates do not show whether a body twists or whose hand it is. So each joint of a frame asks
+# the picture of that frame; the other way round than P2V, and without a mask.
+
 class V2P(Refinement):
     """Video-enriched pose: the pose tokens of a frame look at the video tokens of that frame.
+
         z_q = z_q + out_proj(sum_n softmax_n(query_q . key_n / sqrt(c)) value_n)
-    Queries: J joints and one token for the background, the frame's class token + a learned vector.
-    Keys and values: all Nv video tokens, before P2V (D7). Frames without video stay as they are."""
+
+    Queries: the J joints, and one for the background, made of the frame's class token + a learned
+    vector (D7). Keys and values: all Nv video tokens as they leave the encoder, before P2V: Eq. (2)
+    has Eq. (1)'s K_v. Pose frames between two video frames have no picture and stay as they are.
+
+    Eq. (2) for one query (1.4142, 0), c = 2, and two video tokens with the keys (1, 0) and (0, 1):
+    its scores are 1 and 0, so it takes 0.73 of the first value and 0.27 of the second.
+
+    >>> q, k, v = torch.tensor([[2 ** 0.5, 0.0]]), torch.eye(2), torch.tensor([[10.0], [20.0]])
+    >>> F.scaled_dot_product_attention(q, k, v)
+    tensor([[12.6894]])
+    """
+
     def __init__(self, d, heads):
         super().__init__(d, heads)
-        self.ln_pose, self.ln_video = nn.LayerNorm(d), nn.LayerNorm(d)
+        self.ln_pose = nn.LayerNorm(d)
+        self.ln_video = nn.LayerNorm(d)
         self.background = nn.Parameter(torch.zeros(d))
+
     def forward(self, pose_tokens, video_tokens, index):
-        """(B, T, 1 + J, d), (B, Tv, Nv, d), index (Tv,): places among T -> (B, T, 1 + J, d)."""
-        check_shape(video_tokens, "B Tv Nv d", B=len(pose_tokens), Tv=len(index))
-        chosen = pose_tokens[:, index]                                          # (B, Tv, 1 + J, d)
-        asking = torch.cat([chosen[:, :, :1] + self.background, chosen[:, :, 1:]], dim=2)
+        """z_p (B, T, 1 + J, d), z_v (B, Tv, Nv, d), index (Tv,) int64 -> z_p^R (B, T, 1 + J, d).
+
+        index: places of the video frames among the T pose frames. Raises ValueError where the
+        sizes of pose, video and index differ.
+        """
+        B, d = pose_tokens.shape[0], pose_tokens.shape[-1]
+        check_shape(video_tokens, "B Tv Nv d", "video_tokens", B=B, Tv=len(index), d=d)
+
+        chosen = pose_tokens[:, index]                                      # (B, Tv, 1 + J, d)
+        background = chosen[:, :, :1] + self.background                     # (B, Tv, 1, d)
+        asking = torch.cat([background, chosen[:, :, 1:]], dim=2)           # (B, Tv, 1 + J, d)
         q, k, v = self.project(self.ln_pose(asking), self.ln_video(video_tokens))
-        update = self.join(F.scaled_dot_product_attention(q, k, v))             # (B, Tv, 1 + J, d)
-        return pose_tokens.index_copy(1, index, chosen + update)                # (B, T, 1 + J, d)
+
+        update = self.join(F.scaled_dot_product_attention(q, k, v))         # (B, Tv, 1 + J, d)
+        return pose_tokens.index_copy(1, index, chosen + update)            # (B, T, 1 + J, d)
+
 
 # ---- Sec. 3.2.3: refinement supervision, Eq. (3) -------------------------------------------------
-@torch.autocast("cuda", enabled=False)  # 100 times a cosine does not survive bfloat16
-@torch.autocast("cpu", enabled=False)
-def cosine(a, b):
-    """sim(a, b) of Eqs. (3) to (5): (B, e), (K, e) -> (B, K) in [-1, 1]."""
-    return unit(a) @ unit(b).T
+#
+# A wrong joint leads P2V astray, and a picture may distract V2P. So a refined clip must be told
+# from the other clips of the batch by what it was before: it may change, but not become another.
 
 def nt_xent(z, z_refined, temperature):
     """Eq. (3): among the clips of the batch, a clip is nearest to its own refinement.
+
         s_ij = cos(z_i, z_refined_j) / temperature
-        L = mean_i of ( -log softmax_j(s_ij)[i] - log softmax_j(s_ji)[i] ) / 2           (D8)
-    z, z_refined (B, e); temperature > 0, float or scalar tensor -> scalar >= 0, 0 for one clip."""
-    check_shape(z_refined, "B e", B=z.shape[0], e=z.shape[1])
-    sim = cosine(z, z_refined) / temperature                                    # (B, B)
+        L = mean_i of ( -log softmax_j(s_ij)[i] - log softmax_j(s_ji)[i] ) / 2
+
+    z, z_refined (B, e); temperature > 0, float or scalar tensor -> scalar >= 0, 0 for one clip.
+    The mean, where a sum is printed: with a sum lambda_R would depend on the batch size. Both
+    directions, since the text speaks of symmetric similarities (D8).
+
+    >>> z = torch.eye(2)
+    >>> nt_xent(z, z, temperature=1.0)                    # -log(e / (e + 1))
+    tensor(0.3133)
+    """
+    check_shape(z_refined, "B e", "z_refined", B=z.shape[0], e=z.shape[1])
+    sim = cosine(z, z_refined) / temperature                                # (B, B)
     itself = torch.arange(len(sim), device=sim.device)
     return (F.cross_entropy(sim, itself) + F.cross_entropy(sim.T, itself)) / 2
 
-# ---- Sec. 3.3.1: multi-level association, Eq. (4), Fig. 3b ---------------------------------------
+
+# ---- Sec. 3.3.1: multi-level contrastive association, Eq. (4), Fig. 3b ---------------------------
+#
+# A dive's label names its parts: "Back, 2.5 somersaults, pike position". Clip and sentence are
+# compared as wholes by `cosine` (S_VS, S_PS); here single words find the moments they speak of.
+
 def attend(values, tau, dim, mask=None):
-    """Soft maximum, sum over `dim` of softmax(values / tau) values; mask False: absent; none: 0."""
+    """Soft maximum: sum over `dim` of softmax(values / tau) * values; towards max as tau goes to 0.
+
+    mask: bool, of a shape that broadcasts to that of values, False = absent. If all are absent: 0.
+
+    >>> values = torch.tensor([1.0, 0.0])
+    >>> attend(values, tau=1.0, dim=0), attend(values, tau=0.01, dim=0)
+    (tensor(0.7311), tensor(1.))
+    """
     if mask is None:
-        return ((values / tau).softmax(dim) * values).sum(dim)
-    share = (values / tau).masked_fill(~mask, torch.finfo(values.dtype).min).softmax(dim)
+        share = (values / tau).softmax(dim)
+        return (share * values).sum(dim)
+    least = torch.finfo(values.dtype).min         # not -inf: a softmax of -inf alone is NaN
+    share = (values / tau).masked_fill(~mask, least).softmax(dim)
     return torch.where(mask, share * values, 0.0).sum(dim)
 
+
 def frame_word_similarity(pose_frames, words, word_mask, tau=0.01):
-    """sim_fw of Eq. (4), sub-action level: attention over the frames x words matrix, twice (D10).
+    """S_FW of Eq. (4), sub-action level: attention over the frames x words matrix, twice (D10).
+
         A[t, w] = cos(pose_frames_t, word_w)
         c_w = sum_t softmax_t(A[t, w] / tau) A[t, w]       s1 = sum_w softmax_w(c_w / tau) c_w
         r_t = sum_w softmax_w(A[t, w] / tau) A[t, w]       s2 = sum_t softmax_t(r_t / tau) r_t
         sim_fw = (s1 + s2) / 2
-    pose_frames (B, T, e), words (K, W, e), word_mask (K, W) bool, True on the words of a text (D11)
-    -> (B, K) in [-1, 1]; 0 for a text without words."""
-    (B, T, e), (K, W) = pose_frames.shape, word_mask.shape
-    check_shape(words, "K W e", K=K, W=W, e=e)
-    A = cosine(pose_frames.flatten(0, 1), words.flatten(0, 1)).view(B, T, K, W).transpose(1, 2)
-    per_word = attend(A, tau, dim=2)                                            # c (B, K, W)
-    per_frame = attend(A, tau, dim=3, mask=word_mask[:, None])                  # r (B, K, T)
-    return (attend(per_word, tau, 2, word_mask) + attend(per_frame, tau, 2)) / 2  # (B, K)
+
+    In words: c_w is how well word w is met at its best moment, r_t how well moment t is described
+    by its best word; s1 and s2 are the best of these, softly.
+
+    pose_frames F (B, T, e), words (K, W, e), word_mask (K, W) bool: True on the words of a text,
+    False on start, end and padding (D11). -> (B, K) in [-1, 1]; 0 for a text without words.
+
+    Two moments, two words, each moment is one word: A is the 2 x 2 identity. With tau 1 every
+    attention gives 0.73, of 1 and 0 or then of equals; with 0.01 it finds the 1.
+
+    >>> two, both = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
+    >>> frame_word_similarity(two, two, both, tau=1.0), frame_word_similarity(two, two, both)
+    (tensor([[0.7311]]), tensor([[1.]]))
+    """
+    B, T, e = pose_frames.shape
+    K, W = word_mask.shape
+    check_shape(words, "K W e", "words", K=K, W=W, e=e)
+
+    A = cosine(pose_frames.flatten(0, 1), words.flatten(0, 1))              # (B T, K W)
+    A = A.view(B, T, K, W).transpose(1, 2)                                  # (B, K, T, W)
+
+    per_word = attend(A, tau, dim=2)                                        # c (B, K, W)
+    per_frame = attend(A, tau, dim=3, mask=word_mask[:, None])              # r (B, K, T)
+    s1 = attend(per_word, tau, dim=2, mask=word_mask)                       # (B, K)
+    s2 = attend(per_frame, tau, dim=2)                                      # (B, K)
+    return (s1 + s2) / 2
+
+
+def mean_similarity(sims):
+    """Eq. (4): S = (S_VS + S_PS + S_FW) / 3, of the terms that are on. name -> (B, K) -> (B, K).
+
+    A clip meets the sentence by 0.4 in its video, by 0.2 in its pose, the words by 0.9:
+
+    >>> mean_similarity({"vs": 0.4, "ps": 0.2, "fw": 0.9})
+    0.5
+    """
+    return sum(sims.values()) / len(sims)
+
 
 # ---- Sec. 3.3.2: semantic content guided loss, Eqs. (5) and (6) ----------------------------------
+#
+# "Forward, tuck" and "Forward, pike" share more than "Forward, tuck" and "Reverse, twist". A plain
+# contrastive loss pushes a clip off from both wrong texts alike; here each text pushes as hard as
+# its content differs.
+
 def text_discrepancy(sentences):
-    """1 - cos of two texts, raw strength of Eq. (5): (K, e) -> (K, K) in [0, 2], diagonal 0."""
+    """1 - cos of each two texts, the raw strengths of Eq. (5): (K, e) -> (K, K) in [0, 2].
+
+    The diagonal is 0, exactly: a text does not differ from itself, whatever rounding says.
+
+    >>> text_discrepancy(torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    tensor([[0.0000, 0.4000],
+            [0.4000, 0.0000]])
+    """
     return (1 - cosine(sentences, sentences)).clamp_min(0).fill_diagonal_(0)
+
 
 def semantic_weights(labels, discrepancy):
     """Weights w of Eq. (5): 1 where labels agree, n_i * s_ij where they differ (D12).
+
         s_ij = discrepancy_ij / sum over differing k of discrepancy_ik     n_i = number that differ
-    A row of equal strengths, or of zeros alone, gives w = 1: the plain contrastive loss.
-    labels (B,) int64 < K, discrepancy (K, K) >= 0 -> (B, B) >= 0."""
-    differ = labels[:, None] != labels[None, :]                                 # (B, B)
-    raw = discrepancy[labels][:, labels] * differ
+
+    The n_i (B - 1 in the paper, where all labels of a batch differ) make the mean weight of a row's
+    negatives 1: text contents move the pushing from one negative to another, its sum stays that of
+    the plain loss. A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
+
+    labels (B,) int64 < K; discrepancy (K, K) >= 0 -> w (B, B) >= 0; row i: the anchor.
+
+    Three labels; the first differs from the second by 0.2 and from the third by 0.6. Those push
+    with 0.25 and 0.75 of the strength, times two negatives:
+
+    >>> D = torch.tensor([[0.0, 0.2, 0.6], [0.2, 0.0, 0.2], [0.6, 0.2, 0.0]])
+    >>> semantic_weights(torch.tensor([0, 1, 2]), D)
+    tensor([[1.0000, 0.5000, 1.5000],
+            [1.0000, 1.0000, 1.0000],
+            [1.5000, 0.5000, 1.0000]])
+    """
+    differ = labels[:, None] != labels[None, :]                             # (B, B)
+    raw = discrepancy[labels][:, labels] * differ                           # (B, B)
+
+    # A row without any discrepancy: its negatives share the strength alike.
     raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, differ.to(raw.dtype))
-    n, total = (x.sum(1, keepdim=True) for x in (differ, raw))                  # (B, 1)
-    return torch.where(differ, n * (raw / total.clamp_min(torch.finfo(raw.dtype).tiny)), 1.0)
+
+    negatives = differ.sum(1, keepdim=True)                                 # n (B, 1)
+    total = raw.sum(1, keepdim=True)                                        # (B, 1)
+    strength = raw / total.clamp_min(torch.finfo(raw.dtype).tiny)           # s (B, B)
+    return torch.where(differ, negatives * strength, 1.0)
+
+
+def one_way_kl(logits, truth, weights=None):
+    """Mean over rows of KL(q || p): half of Eq. (6), with p of Eq. (5).
+
+        p_ij = w_ij exp(logits_ij) / sum_k w_ik exp(logits_ik)
+        q_ij = truth_ij / sum_k truth_ik
+
+    logits (B, B); truth (B, B) >= 0, no row all zero; weights w (B, B) >= 0, 0 = absent, None: all
+    1 -> scalar >= 0. KL(q || p), while KL(p, q) is printed: the other is infinite wherever q = 0,
+    which is nearly everywhere (D14).
+
+    Clip 0 is right about the second of two texts, with p = 1/2: KL = log 2.
+
+    >>> one_way_kl(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    tensor(0.6931)
+    """
+    q = truth / truth.sum(1, keepdim=True)                                  # (B, B), rows sum to 1
+    if weights is not None:
+        logits = logits + weights.log()           # w exp(l) = exp(l + log w), and no exp overflows
+    log_p = logits.log_softmax(1)                                           # (B, B)
+
+    # 0 log 0 is 0: entries with q = 0 are left out, and the clamp keeps their log finite.
+    each = torch.where(q > 0, q * (q.clamp_min(1e-30).log() - log_p), 0.0)  # (B, B)
+    return each.sum(1).mean()
+
 
 def two_way_kl(logits, truth, weights=None):
-    """L of semantic_guided_loss with rows and columns of truth (B, B) >= 0, brought to sum 1, as q:
-    every contrast of this file. logits (B, B); weights w (B, B) >= 0, row: the anchor, clip or
-    text; 0 = absent; None: all 1."""
-    def one_way(logits, truth):
-        q = truth / truth.sum(1, keepdim=True)
-        log_p = (logits if weights is None else logits + weights.log()).log_softmax(1)
-        return torch.where(q > 0, q * (q.clamp_min(1e-30).log() - log_p), 0.0).sum(1).mean()
-    return (one_way(logits, truth) + one_way(logits.T, truth.T)) / 2
+    """The mean of one_way_kl from clips to texts and from texts to clips, as in Eq. (6).
+
+    Arguments as of one_way_kl; row i of logits is clip i, column j text j. `weights` are the
+    anchor's in both directions, row i those of clip i and of text i, so they are not transposed.
+    Of PeVL's loss and of ViLP's, which differ in truth and weights.
+    """
+    clips_to_texts = one_way_kl(logits, truth, weights)
+    texts_to_clips = one_way_kl(logits.T, truth.T, weights)
+    return (clips_to_texts + texts_to_clips) / 2
+
 
 def semantic_guided_loss(logits, labels, discrepancy):
     """Eqs. (5), (6): contrast clips and texts; a text is pushed off as far as its content differs.
+
         p_ij = w_ij exp(logits_ij) / sum_k w_ik exp(logits_ik)     w from semantic_weights
         q_ij = [label_i = label_j] / number of clips with label_i
-        L = ( mean_i KL(q_i || p_i) of clips to texts + the same of texts to clips ) / 2     (D14)
-    logits (B, B) = sim / tau, row: clip i, column: text of clip j; labels (B,) int64; discrepancy
-    (K, K) from text_discrepancy -> scalar >= 0."""
-    check_shape(logits, "B B", B=len(labels))
-    agree = (labels[:, None] == labels[None, :]).to(logits.dtype)
+        L = ( mean_i KL(q_i || p_i) of clips to texts + the same of texts to clips ) / 2
+
+    logits (B, B) = sim / tau, row: clip i, column: text of clip j. labels (B,) int64. discrepancy
+    (K, K) from text_discrepancy -> scalar >= 0.
+
+    Same-label pairs pull: for the labels 0, 1, 0 the rows of q are (1/2, 0, 1/2), (0, 1, 0) and
+    (1/2, 0, 1/2). Clips 0 and 2 are of one action, and each has two right texts that share the 1;
+    cross-entropy would call one of them wrong. With equal logits p = 1/3, so that the KL is
+    log(3/2), log 3, log(3/2); with the right logits there is nothing left to gain.
+
+    >>> labels, D = torch.tensor([0, 1, 0]), 1 - torch.eye(2)
+    >>> semantic_guided_loss(torch.zeros(3, 3), labels, D)
+    tensor(0.6365)
+    >>> right = torch.tensor([[9.0, -9.0, 9.0], [-9.0, 9.0, -9.0], [9.0, -9.0, 9.0]])
+    >>> semantic_guided_loss(right, labels, D) < 1e-6
+    tensor(True)
+    """
+    check_shape(logits, "B B", "logits", B=len(labels))
+    agree = (labels[:, None] == labels[None, :]).to(logits.dtype)           # (B, B)
     return two_way_kl(logits, agree, semantic_weights(labels, discrepancy))
 
+
 # ---- Sec. 3.4: prediction, Eq. (7) ---------------------------------------------------------------
+
 def predict(logits, views=1):
-    """Eq. (7): softmax over the texts of the mean over views, (B * views, K) -> (B, K) (D19)."""
+    """Eq. (7): P(S(x, y) | theta) of all texts y; the label is its argmax.
+
+    logits (B * views, K) = sim / tau, the views of a clip in a row (Sec. 4.1: three crops) ->
+    (B, K), rows of sum 1: softmax over the texts of the mean over the views (D19).
+
+    >>> predict(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), views=2)      # means 1 and 0
+    tensor([[0.7311, 0.2689]])
+    """
     return logits.unflatten(0, (-1, views)).mean(1).softmax(-1)
 
-# ---- What all systems share ----------------------------------------------------------------------
-def inverse_tau(log_scale):
-    """1 / tau = exp(log_scale), at most 100 as in CLIP. Held there in place: a clamp in the graph
-    stops the gradient beyond it for good, and CLIP's published scales are beyond it."""
-    with torch.no_grad():
-        log_scale.clamp_(max=math.log(100))
-    return log_scale.exp()
-
-def copy_all(source, target, error):
-    """source's tensors into target's by name, in place; ValueError where names or shapes differ."""
-    shapes = [{f"{name} {tuple(x.shape)}" for name, x in d.items()} for d in (source, target)]
-    if differ := sorted(shapes[0] ^ shapes[1]):
-        raise ValueError(error.format(f"{len(differ)} entries differ, first: {differ[:5]}"))
-    with torch.no_grad():
-        for name, value in source.items():
-            target[name].copy_(value)
-
-class ActionModel(nn.Module):
-    """A CLIP, K label texts, and the bookkeeping of what is trained.
-    model(batch) -> features, a dict of tensors with a leading B; losses(features) -> named scalars,
-    for one process's features or for all gathered; class_logits(features, text) -> name -> (B, K),
-    "all" first. batch: frames (B, Tv, 3, S, S) in 0..255, keypoints (B, T, J, 2) in [-1, 1], scores
-    (B, T, J), 0 = missing, label (B,) int64."""
-    PARTS = {}  # name in the tables of parameters and costs -> attribute; None where it is off
-    TRUNK, ADAPTED = ("CLIP", "pose image"), ("video tower", "text tower")  # joints are new to CLIP
-    def __init__(self, config, clip, texts, joints=17):
-        super().__init__()
-        self.config, self.clip, self.classes = config, clip, len(texts)
-        clip.requires_grad_(config.tune == "all")
-        with torch.device("cpu"):
-            tokens = tokenize(texts, clip.config.context_length)
-        tokens = tokens[:, :int(tokens.argmax(1).max()) + 1]                    # to the longest
-        self.register_buffer("tokens", tokens.to(clip.logit_scale.device), persistent=False)
-        T, Tv = config.pose_frames, config.video_frames  # a video frame: the middle of T / Tv
-        self.register_buffer("video_index", (torch.arange(Tv) * T + T // 2) // Tv, persistent=False)
-        compares = config.text and config.model in ("pevl", "vilp")             # else no tau
-        self.logit_scale = nn.Parameter(clip.logit_scale.detach().clone(), requires_grad=compares)
-        self.refine_scale, self.text = nn.ParameterDict(), None
-    def parts(self):
-        """Name -> module; every parameter is in one of them."""
-        own = {name: getattr(self, attribute) for name, attribute in self.PARTS.items()}
-        own["temperatures"] = nn.ParameterList([*self.refine_scale.values(), self.logit_scale])
-        return {"CLIP": self.clip, **{name: part for name, part in own.items() if part is not None}}
-    def parameter_groups(self):
-        """What is trained: dicts name, params, kind: "trunk" (CLIP's own), "adapter" or "new"."""
-        groups = []
-        for name, part in self.parts().items():
-            params = [p for p in part.parameters() if p.requires_grad]
-            kind = "trunk" if name in self.TRUNK else "adapter" if name in self.ADAPTED else "new"
-            groups += [{"name": name, "params": params, "kind": kind}] if params else []
-        return groups
-    def trainable_state(self):
-        """State dict of what is trained alone: the frozen CLIP is not stored again."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
-    def load_trainable_state(self, state):
-        """Inverse of `trainable_state`, strict."""
-        copy_all(state, self.trainable_state(), "the checkpoint does not fit this model: {}. "
-                 "Expected the settings of its training. Use the checkpoint's own config.json.")
-    def encode_texts(self, labels=None):
-        """Of `labels` (U,), or of all K: sentences (U, e), words (U, W, e), word_mask (U, W)."""
-        tokens = self.tokens if labels is None else self.tokens[labels]
-        encoded = self.text(tokens, self.clip) if self.text else self.clip.encode_text(tokens)
-        return dict(zip(("sentences", "words", "word_mask"), encoded))
-    def loss(self, features):
-        """Cross-entropy of a linear head, for systems and rows without text."""
-        return F.cross_entropy(self.class_logits(features)["all"].float(), features["label"])
-    def losses(self, features):
-        loss = self.loss(features)
-        return {"total": loss, "L_t": loss}
 
 # ---- PeVL, Fig. 2 --------------------------------------------------------------------------------
+
 class PeVL(ActionModel):
-    """Three adapted encoders on one frozen CLIP, then UCMR (Eqs. 1 to 3) and SGMC (Eqs. 4 to 6)."""
-    PARTS = {"video tower": "video", "pose tower": "pose", "text tower": "text", "P2V": "p2v",
-             "V2P": "v2p", "projection": "projection"}
+    """Three adapted encoders on one frozen CLIP, then UCMR (Eqs. 1 to 3), then SGMC (Eqs. 4 to 6).
+
+    Arguments as of ActionModel. Which parts exist is said by `config`; the ablations of Tables 4 to
+    9 switch them off. Two of these are not in Fig. 2 and have the `projection`: fusion="concat",
+    one feature [V; P] in place of the three similarities, and text=False, which makes it a linear
+    head (D22).
+    """
+
+    PARTS = {
+        "video tower": "video",
+        "pose tower": "pose",
+        "text tower": "text",
+        "P2V": "p2v",
+        "V2P": "v2p",
+        "projection": "projection",
+    }
+
     def __init__(self, config, clip, texts, joints=17):
-        super().__init__(config, clip, texts)
-        c, sizes, both = config, clip.config, config.video and config.pose
-        d, e, heads = sizes.vision_width, sizes.embed_dim, sizes.vision_heads
-        concat = c.fusion == "concat" or not c.text                             # no SGMC or no text
-        self.sim = [name for name in c.sim if (c.video if name == "vs" else c.pose)]
-        self.video = VideoTower(c, sizes, c.video_adapters) if c.video else None
-        self.pose = PoseTower(c, sizes, joints, c.pose_adapters) if c.pose else None
-        self.text = TextTower(c, sizes, c.text_adapters) if c.text else None
-        self.p2v = P2V(d, heads, c.literal_mask) if both and c.p2v else None
-        self.v2p = V2P(d, heads) if both and c.v2p else None
-        n_in, n_out = e * (c.video + c.pose), e if c.text else self.classes
-        self.projection = nn.Linear(n_in, n_out) if concat else None
-        for name, refined in {"video": self.p2v, "pose": self.v2p}.items():
-            if refined is not None and c.refinement:  # tau of Eq. (3), own, from CLIP's start 0.07
-                self.refine_scale[name] = nn.Parameter(torch.tensor(0.07).log().neg())
-        if c.text:
-            with torch.no_grad():  # of the frozen tower: texts in training drift together (D13)
-                D = text_discrepancy(clip.encode_text(self.tokens)[0])          # (K, K)
-            self.register_buffer("discrepancy", D * c.sgl, persistent=False)    # 0: all alike
+        super().__init__(config, clip, texts, joints)
+        sizes = clip.config
+        self.sim = config.usable_similarities()           # the terms of Eq. (4)
+
+        # Sec. 3.1: the encoders.
+        self.video = None
+        self.pose = None
+        if config.video:
+            self.video = VideoTower(config, sizes, adapters=config.video_adapters)
+        if config.pose:
+            self.pose = PoseTower(config, sizes, joints, adapters=config.pose_adapters)
+        if config.text:
+            self.text = TextTower(config, sizes, adapters=config.text_adapters)
+
+        # Sec. 3.2: refinement takes two modalities.
+        self.p2v = None
+        self.v2p = None
+        both = config.video and config.pose
+        if both and config.p2v:
+            self.p2v = P2V(sizes.vision_width, sizes.vision_heads, config.literal_mask)
+        if both and config.v2p:
+            self.v2p = V2P(sizes.vision_width, sizes.vision_heads)
+
+        # Not in Fig. 2, see above: [V; P] -> the size of a sentence, or the classes.
+        self.projection = None
+        if config.fusion == "concat" or not config.text:
+            modalities = config.video + config.pose
+            n_out = sizes.embed_dim if config.text else self.classes
+            self.projection = nn.Linear(sizes.embed_dim * modalities, n_out)
+
+        # Sec. 3.2.3: a temperature for video and one for pose, from CLIP's start 0.07 (D8).
+        if config.refinement:
+            for name, block in {"video": self.p2v, "pose": self.v2p}.items():
+                if block is not None:
+                    log_scale = torch.tensor(0.07).log().neg()
+                    self.refine_scale[name] = nn.Parameter(log_scale)
+
+        # Sec. 3.3.2: how labels differ is asked once of CLIP's own text tower, without adapters. If
+        # it were asked of the texts in training, they could drift together, and the loss would fall
+        # with nothing learned (D13).
+        if config.text:
+            with torch.no_grad():
+                D = text_discrepancy(clip.encode_text(self.tokens)[0])      # (K, K)
+            if not config.sgl:
+                D = torch.zeros_like(D)                   # all alike: the plain contrastive loss
+            self.register_buffer("discrepancy", D, persistent=False)
+
     def forward(self, batch):
-        """-> label, video (B, e), pose_frames (B, T, e), pose (B, e), and of Eq. (3) video_before
-        and pose_before (B, e): those whose towers and refinements are on."""
-        trunk, z_v, z_p, features = self.clip.visual, None, None, {"label": batch["label"]}
-        read_video = lambda z: trunk.read_out(z[:, :, 0]).mean(1)               # class tokens (D9)
-        read_pose = lambda z: trunk.read_out(z.mean(2))                         # mean tokens (D9)
-        if self.video:
-            z_v, _ = self.video(normalise(batch["frames"]), trunk)              # (B, Tv, Nv, d)
-        if self.pose:
-            z_p, w = self.pose(batch["keypoints"], batch["scores"], trunk)      # (B, T, 1 + J, d)
-        refined_v = self.p2v(z_v, self.mask(batch, w), class_only=True) if self.p2v else z_v
-        refined_p = self.v2p(z_p, z_v, self.video_index) if self.v2p else z_p
-        if self.video:
-            features["video"] = read_video(refined_v)                           # V (B, e)
-        if self.pose:
-            features["pose_frames"] = read_pose(refined_p)                      # (B, T, e)
-            features["pose"] = features["pose_frames"].mean(1)                  # P (B, e)
+        """One pass through Fig. 2, from a clip to what is compared with texts.
+
+        batch: of the video tower, frames (B, Tv, 3, S, S) in 0..255; of the pose tower, keypoints
+        (B, T, J, 2) in [-1, 1] and scores (B, T, J), 0 = not found; label (B,) int64, handed on.
+
+        Returns a dict; what is switched off is not in it:
+
+            label         (B,)
+            video         V (B, e), after P2V
+            pose_frames   F (B, T, e), after V2P
+            pose          P (B, e), the mean of F over the frames
+            video_before  (B, e), V as it would be without P2V, for Eq. (3)
+            pose_before   (B, e), P as it would be without V2P, for Eq. (3)
+
+        Raises ValueError where a shape differs from what the model was built for.
+        """
+        self.check_batch(batch, video=self.config.video, pose=self.config.pose, joints=self.joints)
+        trunk = self.clip.visual                          # the frozen blocks of both towers
+        features = {"label": batch["label"]}
+        z_v = None
+        z_p = None
+
+        # Sec. 3.1: unimodal encoders with adapters. (The texts do not depend on the clip: losses.)
+        if self.video is not None:
+            z_v, _ = self.video(normalise(batch["frames"]), trunk)          # (B, Tv, Nv, d)
+        if self.pose is not None:
+            z_p, joint_weights = self.pose(                                 # (B, T, 1 + J, d)
+                batch["keypoints"], batch["scores"], trunk)
+
+        # Sec. 3.2.1: pose tells video where to look. Only the class token is read out below.
+        refined_v = z_v
+        if self.p2v is not None:
+            M = self.mask(batch, joint_weights)                             # (B, Tv, N)
+            refined_v = self.p2v(z_v, M, class_only=True)                   # (B, Tv, 1, d)
+
+        # Sec. 3.2.2: video tells pose what is there, from z_v: the two blocks stand side by side.
+        refined_p = z_p
+        if self.v2p is not None:
+            refined_p = self.v2p(z_p, z_v, self.video_index)                # (B, T, 1 + J, d)
+
+        # Sec. 3.3.1: representations of the clip (V, P) and of its frames (F).
+        if self.video is not None:
+            features["video"] = self.read_video(refined_v)                  # (B, e)
+        if self.pose is not None:
+            features["pose_frames"] = self.read_pose(refined_p)             # (B, T, e)
+            features["pose"] = features["pose_frames"].mean(1)              # (B, e)
+
+        # Sec. 3.2.3: the same before refinement, for Eq. (3).
         if "video" in self.refine_scale:
-            features["video_before"] = read_video(z_v)
+            features["video_before"] = self.read_video(z_v)                 # (B, e)
         if "pose" in self.refine_scale:
-            features["pose_before"] = read_pose(z_p).mean(1)
+            features["pose_before"] = self.read_pose(z_p).mean(1)           # (B, e)
         return features
+
+    def read_video(self, z):
+        """z (B, Tv, Nv, d) -> (B, e): CLIP's read-out of class tokens, mean over frames (D9)."""
+        return self.clip.visual.read_out(z[:, :, 0]).mean(1)
+
+    def read_pose(self, z):
+        """z (B, T, 1 + J, d) -> (B, T, e): the mean token of a frame through CLIP's read-out (D9).
+
+        Not the class token: what a pose says lies in its joints, and CLIP's class token has never
+        seen one.
+        """
+        return self.clip.visual.read_out(z.mean(2))
+
     def mask(self, batch, joint_weights):
-        """M of Eq. (1) at the video frames: (B, Tv, N)."""
-        pose = joint_weights, batch["keypoints"], batch["scores"]
-        return patch_weight(*(x[:, self.video_index] for x in pose), self.clip.visual.grid)
+        """M of Eq. (1) for the video frames, (B, Tv, N); joint_weights (B, T, J) from PoseTower."""
+        at = self.video_index
+        return patch_weight(joint_weights[:, at], batch["keypoints"][:, at],
+                            batch["scores"][:, at], self.clip.visual.grid)
+
     def concatenated(self, features):
         """[V; P] through one projection: (B, e), or (B, K) without text (D22)."""
         found = [features[name] for name in ("video", "pose") if name in features]
         return self.projection(torch.cat(found, dim=-1))
+
     def similarities(self, features, text):
-        """Eq. (4): name -> (B, U) in [-1, 1]; `text` from encode_texts."""
-        if self.projection:
+        """The terms of Eq. (4) that are on, name -> (B, U) in [-1, 1].
+
+            S_VS = cos(V, S)      S_PS = cos(P, S)      S_FW = frame_word_similarity(F, W)
+
+        features: of forward. text: of encode_texts, U texts. With fusion="concat" it is one
+        similarity, {"concat": cos(projection([V; P]), S)}.
+        """
+        if self.projection is not None:
             return {"concat": cosine(self.concatenated(features), text["sentences"])}
-        terms = {"vs": lambda: cosine(features["video"], text["sentences"]),
-                 "ps": lambda: cosine(features["pose"], text["sentences"]),
-                 "fw": lambda: frame_word_similarity(features["pose_frames"], text["words"],
-                                                     text["word_mask"], self.config.tau_fw)}
-        return {name: terms[name]() for name in self.sim}
+
+        sims = {}
+        for name in self.sim:
+            if name == "vs":
+                sims[name] = cosine(features["video"], text["sentences"])
+            elif name == "ps":
+                sims[name] = cosine(features["pose"], text["sentences"])
+            else:
+                sims[name] = frame_word_similarity(features["pose_frames"], text["words"],
+                                                   text["word_mask"], self.config.tau_fw)
+        return sims
+
+    def contrast(self, sim, labels, column):
+        """Eq. (6) of one similarity: sim (B, U) of clips with the U different texts -> scalar.
+
+        column (B,): which of the U texts is that of clip j. A text that several clips have was
+        encoded once; here it gets a column for each of them, as in the sums of Eq. (5).
+        """
+        logits = inverse_tau(self.logit_scale) * sim[:, column]             # (B, B)
+        return semantic_guided_loss(logits, labels, self.discrepancy)
+
     def losses(self, features):
-        """Sec. 3.4: named scalars, total = L_t + lambda_R L_R (+ own_loss L_own: D15)."""
-        labels, c, losses = features["label"], self.config, {}
+        """Sec. 3.4: L_total = L_t + lambda_R L_R, and with own_loss our L_own (D15).
+
+        features: of forward. Returns named scalars: total, and those of L_t, L_own and L_R that are
+        on. L_t: Eq. (6), or cross-entropy without text. L_R: Eq. (3) of video + of pose. L_own: the
+        mean of Eq. (6) on each similarity alone, without which a small model leans on one of them.
+        """
+        c = self.config
+        labels = features["label"]
+        terms = {}
+        L_own = 0.0
+        L_R = 0.0
+
+        # Sec. 3.3: video and pose meet the texts.
         if not c.text:
-            losses["L_t"] = self.loss(features)
+            L_t = self.loss(features)
+            terms["L_t"] = L_t
         else:
-            distinct, column = labels.unique(return_inverse=True)               # each text once
-            sims = self.similarities(features, self.encode_texts(distinct))     # name -> (B, U)
-            contrast = lambda sim: semantic_guided_loss(
-                inverse_tau(self.logit_scale) * sim[:, column], labels, self.discrepancy)
-            losses["L_t"] = contrast(sum(sims.values()) / len(sims))
-            if c.own_loss and len(sims) > 1:
-                losses["L_own"] = sum(map(contrast, sims.values())) / len(sims)
-        if self.refine_scale:
-            losses["L_R"] = sum(nt_xent(features[f"{n}_before"], features[n], 1 / inverse_tau(s))
-                                for n, s in self.refine_scale.items())
-        weights = {"L_t": 1.0, "L_R": c.lambda_r, "L_own": c.own_loss}
-        return {"total": sum(weights[name] * loss for name, loss in losses.items()), **losses}
+            distinct, column = labels.unique(return_inverse=True)           # (U,), (B,)
+            sims = self.similarities(features, self.encode_texts(distinct))
+            L_t = self.contrast(mean_similarity(sims), labels, column)
+            terms["L_t"] = L_t
+            if c.own_loss != 0 and len(sims) > 1:
+                alone = [self.contrast(sim, labels, column) for sim in sims.values()]
+                L_own = sum(alone) / len(alone)
+                terms["L_own"] = L_own
+
+        # Sec. 3.2.3: each modality stays what it was.
+        for name, log_scale in self.refine_scale.items():
+            tau = 1 / inverse_tau(log_scale)
+            L_R = L_R + nt_xent(features[f"{name}_before"], features[name], tau)
+            terms["L_R"] = L_R
+
+        # Sec. 3.4; what is off is 0. (The order of the terms decides on the last bit of the sum.)
+        total = L_t + c.own_loss * L_own + c.lambda_r * L_R
+        return {"total": total, **terms}
+
     def class_logits(self, features, text=None):
-        """name -> (B, K), sim / tau with all texts: "all" predicts, then each similarity alone."""
-        if not self.config.text:
+        """Logits of all K labels, name -> (B, K); their softmax is P(S(x, y)) of Eq. (7).
+
+        text: encode_texts(), where the caller has it already. "all", S of Eq. (4) / tau, predicts;
+        after it each similarity alone, so that an evaluation can say what each is worth.
+        """
+        if not self.compares_texts:
             return {"all": self.concatenated(features)}
-        sims = self.similarities(features, text or self.encode_texts())
-        sims = {"all": sum(sims.values()) / len(sims), **(sims if len(sims) > 1 else {})}
-        return {name: inverse_tau(self.logit_scale) * sim for name, sim in sims.items()}
+
+        if text is None:
+            text = self.encode_texts()
+        sims = self.similarities(features, text)
+        shown = {"all": mean_similarity(sims)}
+        if len(sims) > 1:
+            shown.update(sims)
+        return {name: inverse_tau(self.logit_scale) * sim for name, sim in shown.items()}
+
     @torch.no_grad()
     def attention_maps(self, batch):
-        """For pictures, name -> (B, Tv, N): M; the class token's attention before and after P2V."""
-        z_v, before = self.video(normalise(batch["frames"]), self.clip.visual, True)
-        maps = {"before": before[..., 1:]}
-        if self.p2v:
+        """What Fig. 1c draws: name -> (B, Tv, N), for a model with a video tower.
+
+        before: the class token's attention in the last video block; its own share is left out.
+        Where P2V is on also patch_weight, which is M, and after: the attention of P2V.
+        """
+        z_v, attention = self.video(normalise(batch["frames"]), self.clip.visual, need_weights=True)
+        maps = {"before": attention[..., 1:]}
+        if self.p2v is not None:
             _, joint_weights = self.pose(batch["keypoints"], batch["scores"], self.clip.visual)
-            maps["patch_weight"] = M = self.mask(batch, joint_weights)
-            maps["after"] = self.p2v(z_v, M, class_only=True, need_weights=True)[1]
+            M = self.mask(batch, joint_weights)
+            _, after = self.p2v(z_v, M, class_only=True, need_weights=True)
+            maps["patch_weight"] = M
+            maps["after"] = after
         return maps
-
-# ---- ViLP (ICVGIP 2023) --------------------------------------------------------------------------
-def gate(frames, pose, raw=False):
-    """u_t = v_t * sigmoid(p_t): frames v and pose p (B, T, e), of unit length; pose None: u = v.
-    Entries of a unit vector are near 0 and their sigmoids near 0.5: u is about v / 2, and every
-    similarity half as large. raw: p as its tower gives it, then u of unit length (D25)."""
-    v = unit(frames)
-    if pose is None:
-        return v
-    check_shape(pose, "B T e", B=v.shape[0], T=v.shape[1], e=v.shape[2])
-    return unit(v * pose.sigmoid()) if raw else v * unit(pose).sigmoid()
-
-@torch.autocast("cuda", enabled=False)
-@torch.autocast("cpu", enabled=False)
-def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=0.01, raw=False):
-    """ViLP's P-VCS: pose gates the frames, words vote for them, what is voted meets the sentence.
-        u_t = v_t * sigmoid(p_t)
-        A[k, t] = mean over words w of softmax_t(word_kw . u_t / tau)
-        video_k = sum_t A[k, t] u_t                       similarity[k] = video_k . sentence_k
-    frames v, pose p (B, T, e), None: plain concept spotting; words (K, W, e), sentences (K, e),
-    word_mask (K, W) bool -> (B, K). All but video_k at unit length. No words: all tokens vote.
-    raw: as in `gate`."""
-    check_shape(words, "K W e", K=len(sentences), e=frames.shape[-1])
-    u = gate(frames, pose, raw)                                                 # (B, T, e)
-    votes = (torch.einsum("kwe,bte->bkwt", unit(words), u) / tau).softmax(-1)   # (B, K, W, T)
-    real = torch.where(word_mask.any(-1, keepdim=True), word_mask, True).to(u.dtype)
-    A = torch.einsum("bkwt,kw->bkt", votes, real / real.sum(-1, keepdim=True))  # rows sum to 1
-    return torch.einsum("bkt,bte,ke->bk", A, u, unit(sentences))
-
-class TemporalTransformer(nn.Module):
-    """ViLP's mixing of frame features (B, T, e): v + layers(v + position), 6 pre-norm layers."""
-    def __init__(self, e, heads, frames, layers=6):
-        super().__init__()
-        self.position = nn.Parameter(torch.randn(frames, e) * 0.01)
-        layer = nn.TransformerEncoderLayer(e, heads, 4 * e, 0.0, QuickGELU(), layer_norm_eps=1e-12,
-                                           batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-    def forward(self, frames):
-        return frames + self.layers(frames + self.position)
-
-class ViLP(ActionModel):
-    """CLIP on frames, a second CLIP image tower on pose heatmaps, P-VCS; the text tower is frozen.
-    video=False: pose and text. pose=False: video and text. text=False: linear head, mean frame."""
-    PARTS = {"pose image": "pose", "temporal transformer": "mixer", "head": "head"}
-    SIGMA = 0.4  # of a joint's Gaussian, in patches: wide enough to show where in one it is; ours
-    def __init__(self, config, clip, texts, joints=17):
-        super().__init__(config, clip, texts)
-        e, heads = clip.config.embed_dim, clip.config.text_heads
-        self.pose = copy.deepcopy(clip.visual).requires_grad_(True) if config.pose else None
-        clip.visual.requires_grad_(config.video)
-        self.mixer = TemporalTransformer(e, heads, config.video_frames)
-        self.head = None if config.text else nn.Linear(e, self.classes)
-    def heatmaps(self, batch):
-        """Joints of the video frames in grey, maximum over joints: (B Tv, 3, S, S) (D24)."""
-        xy, scores = (batch[name][:, self.video_index] for name in ("keypoints", "scores"))
-        S, sigma = self.config.image_size, self.SIGMA * self.clip.config.patch_size
-        maps = gaussian_heatmaps((xy + 1) / 2 * S - 0.5, scores, (S, S), sigma)
-        return normalise(255 * maps.amax(2).flatten(0, 1)[:, None].expand(-1, 3, -1, -1))
-    def forward(self, batch):
-        """-> label, frames v (B, Tv, e); where both towers are on also pose p (B, Tv, e), else
-        `frames` comes from the one that is on."""
-        read = lambda tower, x: tower(x).unflatten(0, (-1, self.config.video_frames))
-        p = read(self.pose, self.heatmaps(batch)) if self.config.pose else None
-        if not self.config.video:
-            return {"label": batch["label"], "frames": self.mixer(p)}
-        v = self.mixer(read(self.clip.visual, normalise(batch["frames"]).flatten(0, 1)))
-        return {"label": batch["label"], "frames": v, **({} if p is None else {"pose": p})}
-    def loss(self, features):
-        """KL(q || p) both ways, q = softmax(10 * [labels agree]): other labels keep a little."""
-        if self.head:
-            return super().loss(features)
-        labels, column = features["label"].unique(return_inverse=True)          # each text once
-        logits = self.class_logits(features, self.encode_texts(labels))["all"]  # (B, U)
-        return two_way_kl(logits[:, column], (10.0 * (column[:, None] == column)).exp())
-    def class_logits(self, features, text=None):
-        """P-VCS / tau with all texts, or the head on the mean gated frame: "all", (B, K)."""
-        v, p, raw = features["frames"], features.get("pose"), self.config.gate_raw
-        if self.head:
-            return {"all": self.head(gate(v, p, raw).mean(1))}
-        sim = pose_guided_concept_spotting(v, p, **(text or self.encode_texts()), raw=raw,
-                                           tau=self.config.tau_fw)
-        return {"all": inverse_tau(self.logit_scale) * sim}
-
-# ---- AIM (ICLR 2023), the paper's main rival and the source of its adapters ----------------------
-class AIM(ActionModel):
-    """Video tower with temporal, spatial and MLP adapters, mean of class tokens, linear head."""
-    PARTS = {"video tower": "video", "head": "head"}
-    PUBLISHED = {"temporal_adapter": "T_Adapter", "spatial_adapter": "S_Adapter",
-                 "mlp_adapter": "MLP_Adapter", "down": "D_fc1", "up": "D_fc2"}  # ours: theirs
-    def __init__(self, config, clip, texts, joints=17):
-        super().__init__(config, clip, texts)
-        self.video = VideoTower(config, clip.config, frames=config.video_frames)
-        self.head = nn.Linear(clip.config.vision_width, self.classes)
-    def forward(self, batch):
-        """-> label, video (B, d): the mean over frames of the class tokens after ln_post."""
-        z, _ = self.video(normalise(batch["frames"]), self.clip.visual)         # (B, Tv, Nv, d)
-        return {"label": batch["label"], "video": self.clip.visual.ln_post(z[:, :, 0]).mean(1)}
-    def class_logits(self, features, text=None):
-        return {"all": self.head(F.dropout(features["video"], 0.5, self.training))}
-    def load_published(self, state):
-        """An AIM checkpoint as its authors publish it (`backbone.*`, `cls_head.fc_cls.*`), frozen
-        part included, strict; with one temporal adapter a block, as on Kinetics and Diving48 (two
-        for Something-Something). Sequence first there, batch first here: the weights agree."""
-        target = {f"cls_head.fc_cls.{name}": p for name, p in self.head.named_parameters()}
-        for name, p in self.clip.visual.named_parameters():
-            target |= {f"backbone.{name}": p} if name != "proj" else {}
-        for name, p in self.video.blocks.named_parameters():  # such as 0.mlp_adapter.up.bias
-            theirs = ".".join(self.PUBLISHED.get(word, word) for word in name.split("."))
-            target[f"backbone.transformer.resblocks.{theirs}"] = p
-        target["backbone.temporal_embedding"] = self.video.temporal_embedding.transpose(0, 1)
-        copy_all(state, target, "no AIM checkpoint for this backbone, frame count and classes: {}. "
-                 "Expected equal names and shapes. Set --backbone, --video-frames and --data.")
-
-# ---- CLIP itself, zero-shot -----------------------------------------------------------------------
-class ZeroShotCLIP(ActionModel):
-    """Mean of normalised frame features against the texts; nothing is new, nothing is trained."""
-    def forward(self, batch):
-        """-> label, image (B, e)."""
-        frames = normalise(batch["frames"])
-        image = self.clip.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return {"label": batch["label"], "image": unit(image).mean(1)}
-    def logits(self, a, b):
-        return inverse_tau(self.clip.logit_scale) * cosine(a, b)
-    def class_logits(self, features, text=None):
-        return {"all": self.logits(features["image"], (text or self.encode_texts())["sentences"])}
-
-def build_model(config, clip: CLIP, texts, joints=17):
-    """The system that `config` names on this CLIP, for K prompts `texts` and J joints."""
-    kind = {"pevl": PeVL, "vilp": ViLP, "aim": AIM, "clip": ZeroShotCLIP}[config.model]
-    with clip.logit_scale.device:  # what is new is made where CLIP lies, "meta" included
-        return kind(config, clip, texts, joints)
-

@@ -1,4 +1,5 @@
-"""The assignment seam: the equations' tests call these functions, and these call pevl.py.
+"""The assignment seam: the equations' tests call these functions, and these call pevl.py (P-VCS:
+systems/vilp.py).
 
 For an assignment replace a body by `raise NotImplementedError("Eq. (2): video-enriched pose")`, hand
 out the repository without the original, and grade with `pytest -m eq2`. Shapes and formulas are in
@@ -6,6 +7,7 @@ the docstrings of the functions called here. P2V and V2P get the module as a hol
 (ln.., query, key, value, out_proj, heads, background); the arithmetic between them is the task.
 """
 import pevl
+from systems import vilp
 
 
 def patch_weight(joint_weights, keypoints, scores, grid):
@@ -55,4 +57,4 @@ def predict(logits, views=1):
 
 def p_vcs(frames, pose, words, sentences, word_mask, tau=0.01):
     """ViLP's P-VCS: (B, T, e), (B, T, e) or None, (K, W, e), (K, e), (K, W) -> (B, K)."""
-    return pevl.pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau)
+    return vilp.pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau)

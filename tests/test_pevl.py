@@ -2,6 +2,7 @@
 
 The functions of tests/adapters.py are the ones under test: they call pevl.py, or a student's work.
 """
+import doctest
 import math
 from dataclasses import replace
 
@@ -11,11 +12,15 @@ import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
 import pevl
-from clip_model import BACKBONES, CLIP, CLIPConfig
+from clip_model import BACKBONES, CLIP, CLIPConfig, CLIP_MEAN, CLIP_STD
 from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, predict,
                       semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
-from pevl import P2V, ROWS, V2P, Adapter, PeVLConfig, build_model
+from pevl import P2V, V2P, Adapter
 from strategies import published_aim, randn, seeds, sizes
+from systems import base, vilp
+from systems.config import PeVLConfig
+from systems.registry import build_model
+from tables.rows import ROWS
 
 SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2,
                    vision_heads=2, context_length=32, vocab_size=613, text_width=16, text_heads=2,
@@ -65,6 +70,20 @@ def stir(model, seed=1, std=0.3):
 
 def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
+
+
+@pytest.mark.parametrize("module", [pevl, vilp], ids=lambda module: module.__name__)
+def test_worked_examples_come_out_as_printed(module):
+    """The small numbers in the docstrings of Eqs. (1) to (7) and of ViLP's gate."""
+    found = doctest.testmod(module, extraglobs={"torch": torch, "F": F})
+    assert found.failed == 0 and found.attempted >= 1
+
+
+@pytest.mark.parametrize("name", ["patch_weight", "masked_softmax", "V2P", "nt_xent",
+                                  "frame_word_similarity", "mean_similarity", "semantic_weights",
+                                  "semantic_guided_loss", "predict"])
+def test_every_equation_has_a_worked_example(name):
+    assert ">>> " in getattr(pevl, name).__doc__
 
 
 # ---- Eq. (1) -------------------------------------------------------------------------------------
@@ -492,7 +511,7 @@ def test_losses_are_put_together_as_printed(sgl):
 
 def test_temperature_stays_at_most_100_and_keeps_its_gradient():
     scale = torch.nn.Parameter(torch.tensor(4.6052))             # as published: exp is 100.003
-    pevl.inverse_tau(scale).backward()
+    base.inverse_tau(scale).backward()
     assert float(scale.detach().exp()) <= 100.001 and scale.grad > 0
 
 
@@ -678,6 +697,25 @@ def test_discrepancy_comes_from_the_frozen_tower():
     close(before, text_discrepancy(model.clip.encode_text(model.tokens)[0]), 1e-6)
 
 
+@pytest.mark.parametrize("model, name, shape", [
+    ("pevl", "frames", (3, 3, 3, 20, 20)), ("pevl", "keypoints", (3, 4, 7, 2)),
+    ("pevl", "scores", (3, 4, 4)), ("pevl", "keypoints", (3, 2, 5, 2)),
+    ("vilp", "keypoints", (3, 5, 5, 2)), ("aim", "frames", (3, 2, 1, 20, 20))])
+def test_a_batch_of_another_shape_is_refused_by_name(model, name, shape):
+    built, batch = model_of(model=model), {**batch_of(), name: torch.zeros(shape)}
+    with pytest.raises(ValueError, match=f"{name} has the shape"):
+        built(batch)
+
+
+def test_who_compares_texts_and_who_learns_their_temperature():
+    for compares, learns, overrides in (
+            (True, True, {}), (False, False, {"text": False}), (True, True, {"model": "vilp"}),
+            (False, False, {"model": "aim"}), (True, False, {"model": "clip"})):
+        model = model_of(**overrides)
+        assert model.compares_texts is compares, overrides
+        assert model.logit_scale.requires_grad is learns, overrides
+
+
 def test_bad_settings_say_what_fits():
     for bad, message in (({"backbone": "ViT-B16"}, "ViT-B/16"), ({"sim": ("vw",)}, "vs, ps, fw"),
                          ({"pose_frames": 7}, "pose_frames=7.*multiple of video_frames=2"),
@@ -797,9 +835,9 @@ def test_gate_by_formula(raw):
     v, p, (words, mask) = randn(0, 2, 3, 8), randn(1, 2, 3, 8), draw_words(2, 2, 4)
     unit = lambda x: x / x.norm(dim=-1, keepdim=True)
     u = unit(unit(v) * torch.sigmoid(p)) if raw else unit(v) * torch.sigmoid(unit(p))
-    close(pevl.gate(v, p, raw), u)
+    close(vilp.gate(v, p, raw), u)
     s, true = randn(3, 2, 8), (0.01, raw)
-    got = pevl.pose_guided_concept_spotting(v[:, :1], p[:, :1], words, s, mask, *true)
+    got = vilp.pose_guided_concept_spotting(v[:, :1], p[:, :1], words, s, mask, *true)
     close(got, u[:, 0] @ unit(s).T)                              # one frame gives that frame
 
 
@@ -816,7 +854,7 @@ def test_vilp_by_parts():
     close(model.class_logits(features)["all"], model.logit_scale.exp() * sim, 1e-5)
     model = stir(model_of(model="vilp", text=False), std=0.05)
     features = model(batch)
-    u = pevl.gate(features["frames"], features["pose"])
+    u = vilp.gate(features["frames"], features["pose"])
     head = (u[:, 0] + u[:, 1]) / 2 @ model.head.weight.T + model.head.bias
     close(model.class_logits(features)["all"], head, 1e-5)
 
@@ -842,7 +880,7 @@ def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
     row, column = divmod(int(picture.argmax()), 20)
     x, y = ((n + 0.5) / 20 * 2 - 1 for n in (column, row))
     assert abs(x - 0.5) <= 0.1 and abs(y + 0.3) <= 0.1
-    grey = picture * pevl.CLIP_STD[0] + pevl.CLIP_MEAN[0]
+    grey = picture * CLIP_STD[0] + CLIP_MEAN[0]
     at, sigma = torch.tensor([14.5, 6.5]), 0.4 * model.clip.config.patch_size    # x, y in pixels
     for n, m in ((14, 6), (10, 6), (14, 9), (17, 2)):
         away = ((torch.tensor([n, m]) - at) ** 2).sum()
@@ -900,7 +938,7 @@ def loop_kl(logits, truth):
 
 
 def test_temporal_transformer_by_formula():
-    mixer, frames = pevl.TemporalTransformer(8, 2, 3).double(), randn(0, 2, 3, 8)
+    mixer, frames = vilp.TemporalTransformer(8, 2, 3).double(), randn(0, 2, 3, 8)
     norm = lambda x, ln: F.layer_norm(x, (8,), ln.weight, ln.bias, eps=1e-12)
     x = frames + mixer.position
     for layer in mixer.layers.layers:

@@ -1,0 +1,156 @@
+"""The settings of a system: what is built, and which settings go together.
+
+PeVL and its rivals share one dataclass, so that a checkpoint's config.json, the command line and a
+row of the paper's Tables 4 to 9 all speak of the same fields. Nothing is computed here.
+
+paper        | here         | tests/test_pevl.py
+Sec. 4.1     | PeVLConfig   | test_bad_settings_say_what_fits
+Eq. (4)      | SIMILARITIES | test_losses_are_put_together_as_printed
+Tables 4 - 9 | SWITCHES     | test_bad_settings_say_what_fits
+"""
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from clip_model import BACKBONES
+from support.checks import unknown_name
+
+# The terms of Eq. (4): video with sentence, pose with sentence, frames of the pose with words.
+SIMILARITIES = ("vs", "ps", "fw")
+
+# What ablations turn, and which systems read it. To change a switch that a system does not read
+# is refused: the run would be called an ablation and be none.
+SWITCHES = {
+    "video": ("pevl", "vilp"),
+    "pose": ("pevl", "vilp"),
+    "text": ("pevl", "vilp"),
+    "video_adapters": ("pevl",),
+    "pose_adapters": ("pevl",),
+    "text_adapters": ("pevl",),
+    "p2v": ("pevl",),
+    "v2p": ("pevl",),
+    "sgl": ("pevl",),
+    "sim": ("pevl",),
+    "refinement": ("pevl",),
+    "literal_mask": ("pevl",),
+    "fusion": ("pevl",),
+    "pose_input": ("pevl",),
+}
+
+
+def conflict(found, expected):
+    """The ValueError for settings that do not go together: what was found, and what would."""
+    return ValueError(f"{found}. Expected {expected}. Change the flag of that name.")
+
+
+@dataclass(frozen=True)
+class PeVLConfig:
+    """What is built. The defaults are PeVL with ViT-B/16 (Sec. 4.1); an ablation overrides some.
+
+    Each field is a flag of the command line (`--pose-frames`, `--no-p2v`), its text the help, and
+    the section or table in it the source of the default.
+
+    Raises ValueError where fields do not go together (`__post_init__`).
+    """
+
+    model: Annotated[Literal["pevl", "vilp", "aim", "clip"], "system to build"] = "pevl"
+    backbone: Annotated[str, "CLIP backbone: " + ", ".join(BACKBONES)] = "ViT-B/16"
+    clip: Annotated[str, "file of CLIP weights; '' fetches the published ones; 'random': none"] = ""
+    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.1: 48)"] = 48
+    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.1: 16)"] = 16
+    image_size: Annotated[int, "side of a frame in pixels (Sec. 4.1: 224)"] = 224
+
+    # Sec. 3.1: towers and their adapters.
+    video: Annotated[bool, "use the video tower (Table 7)"] = True
+    pose: Annotated[bool, "use the pose tower (Table 7)"] = True
+    text: Annotated[bool, "compare with texts; off: linear head, cross-entropy (Table 7)"] = True
+    video_adapters: Annotated[bool, "adapters in the video tower (Table 8)"] = True
+    pose_adapters: Annotated[bool, "adapters in the pose tower (Table 8)"] = True
+    text_adapters: Annotated[bool, "adapters in the text tower (Table 8)"] = True
+    adapter_ratio: Annotated[float, "bottleneck of image adapters over the width (AIM)"] = 0.25
+    text_adapter_ratio: Annotated[float, "the same of text adapters (Table 7: 6 M; D2)"] = 0.5
+    drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)"] = 0.2
+
+    # Sec. 3.2: UCMR.
+    p2v: Annotated[bool, "pose-adapted vision attention, Eq. (1) (Table 5)"] = True
+    v2p: Annotated[bool, "video-enriched pose, Eq. (2) (Table 5)"] = True
+    refinement: Annotated[bool, "refinement supervision, Eq. (3) (Table 5)"] = True
+    literal_mask: Annotated[bool, "Eq. (1) as printed: background scores are 0 (D4)"] = False
+
+    # Sec. 3.3: SGMC.
+    fusion: Annotated[Literal["similarities", "concat"],
+                      "the terms of Eq. (4), or one similarity of concatenated clip features "
+                      "(Table 4)"] = "similarities"
+    sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
+    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)"] = 0.01
+    sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
+
+    # Sec. 3.4: the objective.
+    lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
+    own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
+
+    # Rivals, and how it runs.
+    pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
+    tune: Annotated[Literal["adapters", "all"],
+                    "what is new to CLIP (ViLP: and the image towers), or all of CLIP too"
+                    ] = "adapters"
+    gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
+    grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
+
+    def __post_init__(self):
+        if self.backbone not in BACKBONES:
+            raise unknown_name("backbone", self.backbone, BACKBONES)
+        for name in self.sim:
+            if name not in SIMILARITIES:
+                raise unknown_name("similarity", name, SIMILARITIES)
+
+        # A video frame is the middle of a group of T / Tv pose frames: groups must come out even.
+        T, Tv = self.pose_frames, self.video_frames
+        if T < 1 or Tv < 1 or T % Tv != 0:
+            raise conflict(f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1")
+
+        self.refuse_unread_switches()
+
+        if not self.video and not self.pose:
+            raise conflict("video and pose are off", "at least one on")
+
+        # With a projection (Table 4) or a linear head (Table 7) Eq. (4) is not asked for.
+        compares = self.text and self.fusion == "similarities"
+        if compares and not self.usable_similarities():
+            raise conflict(
+                f"sim={','.join(self.sim)} and video={self.video}, pose={self.pose}",
+                "vs with video, ps or fw with pose")
+
+        # P2V must know in which patch a joint lies, and a token of heatmaps is no joint.
+        if self.video and self.pose_input == "heatmaps":
+            raise conflict("pose_input=heatmaps and video",
+                           "heatmaps with --no-video, as in Table 9")
+
+        # These run CLIP's blocks as they are; only AdaptedTower.run can recompute.
+        if self.grad_checkpointing and self.model in ("vilp", "clip"):
+            raise conflict(f"grad_checkpointing and model={self.model}",
+                           "pevl or aim, whose blocks are recomputed")
+
+    def refuse_unread_switches(self):
+        """ValueError where a switch is off its default that this model does not read."""
+        read = []
+        changed_in_vain = []
+        for name, readers in SWITCHES.items():
+            if self.model in readers:
+                read.append(name)
+            elif getattr(self, name) != getattr(PeVLConfig, name):
+                changed_in_vain.append(name)
+
+        if changed_in_vain:
+            known = ", ".join(read) or "none of these switches"
+            raise conflict(
+                f"model={self.model} beside {', '.join(changed_in_vain)}, which it does not read",
+                f"only what it reads: {known}")
+
+    def usable_similarities(self):
+        """The terms of `sim` whose tower is on: "vs" compares the video, "ps" and "fw" the pose."""
+        usable = []
+        for name in self.sim:
+            tower_is_on = self.video if name == "vs" else self.pose
+            if tower_is_on:
+                usable.append(name)
+        return usable
