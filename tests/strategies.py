@@ -1,6 +1,8 @@
-"""Shared by the test files: hypothesis strategies of small sizes, tensors of a drawn seed, an AIM checkpoint."""
+"""Shared by the test files: hypothesis strategies of small sizes, tensors of a drawn seed, an AIM checkpoint, pixels."""
+import numpy as np
 import torch
 from hypothesis import strategies as st
+from PIL import Image
 
 sizes = st.integers(1, 4)
 widths = st.sampled_from([8, 16, 32])
@@ -23,3 +25,10 @@ def published_aim(model):
             for fc, layer in (("D_fc1", ours.down), ("D_fc2", ours.up)):
                 state |= {f"{name}.{fc}.weight": layer.weight, f"{name}.{fc}.bias": layer.bias}
     return {n: v.detach().clone() for n, v in state.items()}
+
+
+def drawn(path, least=3):
+    """The pixels of a picture, uint8 (H, W, 3), of at least `least` colours."""
+    image = Image.open(path).convert("RGB")
+    assert len(image.getcolors(1 << 24)) >= least, "blank"
+    return np.asarray(image)

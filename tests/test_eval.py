@@ -21,7 +21,7 @@ import pevl
 import train
 from report import draw
 from pose import JOINT_SETS, write_pose
-from strategies import published_aim
+from strategies import drawn, published_aim
 
 COCO = JOINT_SETS["coco17"].names
 
@@ -194,90 +194,6 @@ def test_shards_count_each_clip_once(tmp_path):
                 same = torch.equal(value, whole[name]) if isinstance(value, torch.Tensor) else value == whole[name]
                 assert same, (n, rank, name)
             assert np.array_equal(np.load(tmp_path / f"{n}-{rank}.npy"), whole["probabilities"], equal_nan=True)
-
-
-# ---- Pictures -----------------------------------------------------------------------------------------------
-
-def drawn(path, least=3):
-    image = Image.open(path)
-    assert len(image.convert("RGB").getcolors(1 << 24)) >= least, "blank"
-    return np.asarray(image.convert("RGB"))
-
-
-def test_colour_scales_get_steadily_lighter_or_darker():
-    for scale, sign in ((draw.HEAT, 1), (draw.BLUES, -1)):
-        rgb = draw.colour(np.linspace(0, 1, 50), scale).astype(float)
-        assert (sign * np.diff(rgb @ (0.299, 0.587, 0.114)) > 0).all()
-    assert draw.colour([np.nan, -1, 2]).shape == (3, 3)
-
-
-@given(st.floats(-1e4, 1e4), st.floats(1e-3, 1e4))
-def test_ticks_cover_the_range_with_round_steps(low, span):
-    marks = draw.ticks(low, low + span)
-    assert marks[0] <= low + 1e-6 * span + 1e-9 and marks[-1] >= low + span * (1 - 1e-6) - 1e-9
-    assert 2 <= len(marks) <= 8
-
-
-@pytest.mark.parametrize("K", [1, 2, 16, 120])
-def test_confusion_is_drawn(tmp_path, K):
-    table = torch.eye(K, dtype=torch.long) * 7
-    table[0, K - 1] += 2
-    labels = [f"{k}: a rather long label of a dive with somersaults and twists, platform" for k in range(K)]
-    draw.draw_confusion(table, labels, tmp_path / "c.png", "top-1 50 %")
-    pixels = drawn(tmp_path / "c.png")
-    dark, cell = draw.BLUES[-1], min(max(1000 // K, 13), 44)
-    assert (pixels == dark).all(-1).sum() > 0.5 * cell * cell            # the diagonal's full cells
-    assert (pixels[:, -2:] == 255).all() and (pixels[-8:] == 255).all()  # nothing runs off the edge
-
-
-def test_curves_and_bars_are_drawn(tmp_path):
-    rows = [{"kind": "epoch", "epoch": k, "total": 2 / k, "L_t": 1 / k, "top1": 0.1 * k, "top1/vs": 0.05 * k,
-             "grad_norm": math.inf} for k in (1, 2, 3)]
-    rows[1]["top1"] = None
-    for name, some in (("all", rows), ("one", rows[:1]), ("none", [])):
-        draw.draw_curves(some, tmp_path / f"{name}.png")
-        drawn(tmp_path / f"{name}.png")
-    pixels = drawn(tmp_path / "all.png")
-    for tint in draw.SERIES[:2]:                                        # both panels hold both colours
-        for half in (pixels[:, :550], pixels[:, 550:]):
-            assert (np.abs(half.astype(int) - tint).sum(-1) < 12).any()
-    draw.draw_bars([("PeVL", 88.0, 2.0, 91.9), ("without P2V", 80.0, None, None)], tmp_path / "b.png")
-    wide = (np.abs(drawn(tmp_path / "b.png").astype(int) - draw.SERIES[0]).sum(-1) < 12).sum(1)
-    assert wide.max() == pytest.approx(0.88 * 620, abs=12)               # the longer bar, to scale
-
-
-def test_strips_are_drawn(tmp_path):
-    """A clip with all maps, one without any, one without a pose: a row for what there is; heat lies where the map has it."""
-    g = np.random.default_rng(0)
-    clip = {"said": "clip 1: a dive", "right": True, "joints": COCO, "frames": np.full((3, 8, 8, 3), 128, np.uint8),
-            "keypoints": g.uniform(-1, 1, (3, 17, 2)), "scores": np.ones((3, 17))}
-    spot = np.zeros((3, 16))
-    spot[:, 5] = 0.3                                                    # row 1, column 1 of a 4 x 4 grid
-    maps = {"patch_weight": spot, "before": np.ones((3, 16)), "after": np.zeros((3, 16))}
-    bare = {**clip, "maps": {}, "right": None}
-    draw.draw_strip([{**clip, "maps": maps}, bare, {**bare, "scores": np.zeros((3, 17))}], tmp_path / "s.png")
-    pixels, step = drawn(tmp_path / "s.png"), draw.CELL + 3
-    assert pixels.shape[0] == 3 * (44 + 10) + (5 + 2 + 1) * step
-    cell = pixels[44 + 2 * step:, draw.MARGIN:][:draw.CELL, :draw.CELL].sum(-1).astype(int)
-    quarter = draw.CELL // 4
-    blocks = cell[:4 * quarter, :4 * quarter].reshape(4, quarter, 4, quarter).mean((1, 3))
-    assert np.unravel_index(blocks.argmax(), (4, 4)) == (1, 1)
-
-
-def test_long_texts_keep_both_ends():
-    short = draw.shorten("Forward, 2.5 somersaults, no twist, pike position, platform", 14, 200)
-    assert short.startswith("Forw") and short.endswith("form") and draw.text_width(short, 14) <= 200
-
-
-def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
-    image = Image.new("RGB", (4, 4), "white")
-    draw.save_png(image, tmp_path / "a" / "x.png")
-    old = (tmp_path / "a" / "x.png").read_bytes()
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError):
-        draw.save_png(image.resize((9, 9)), tmp_path / "a" / "x.png")
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.png"]
-    assert (tmp_path / "a" / "x.png").read_bytes() == old
 
 
 # ---- The command line on a trained model --------------------------------------------------------------------
