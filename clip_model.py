@@ -184,7 +184,7 @@ class Attention(nn.Module):
 
     The weights (0.88, 0.12) of token 0 are what `need_weights` gives. Token 0 is the class token,
     from which a frame is read in the end; so they say how much of what is read comes from where.
-    Over the tokens of a pose they are the joint weights of Sec. 3.2.1.
+    Over the tokens of a pose, the joint weights of Sec. 3.2.1 are made from them.
 
     >>> [round(value, 2) for value in class_weights.tolist()]
     [0.88, 0.12]
@@ -208,7 +208,7 @@ class Attention(nn.Module):
         """x (..., n, d) float, any leading axes -> (..., n, d).
 
         mask: bool, true = may be looked at, (n, n) or (*leading, n, n), rows are queries; each row
-        needs one true, else its average is over nothing and NaN.
+        needs one true, else it is an average over nothing.
 
         need_weights: give (out, class_weights) instead, class_weights (..., n) float32: how token 0
         attends to each token, mean over the heads; at least 0, sum 1.
@@ -228,7 +228,7 @@ class Attention(nn.Module):
         if mask is not None and mask.dim() > 2:
             mask = mask.expand(*lead, n, n).reshape(b, 1, n, n)         # the same for all heads
 
-        # The fused kernel never writes the n x n weights to memory, so it cannot give them back.
+        # One fused step, in which no (n, n) weights need to be kept; hence it gives none back.
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)   # (b, h, n, c)
         out = out.transpose(1, 2).reshape(*lead, n, d)                  # heads side by side
         out = self.out_proj(out)                                        # (..., n, d)
@@ -239,7 +239,8 @@ class Attention(nn.Module):
     def _class_weights(self, q, k, mask):
         """Row 0 of softmax(q k^T / sqrt(c)), mean over heads: q, k (b, h, n, c) -> (b, 1, n).
 
-        One row of n costs little, so it is computed again, in float32 also under autocast.
+        One row of n costs little, so it is computed again. The softmax is float32 under autocast,
+        too.
         """
         c = q.shape[-1]
         scores = (q[:, :, :1] @ k.transpose(2, 3)).float() * c ** -0.5  # (b, h, 1, n)
@@ -309,8 +310,8 @@ class VisionTransformer(nn.Module):
     """CLIP's image tower in three parts that pevl.py calls alone: embed, transformer, read_out.
 
     An image becomes a sequence: it is cut into N = grid * grid patches, each turned into a token by
-    one linear map. A class token stands in front, equal for all images; it holds nothing of its
-    own, collects what it attends to, block by block, and is what the image is read from.
+    one linear map. A class token stands in front, equal for all images. It knows nothing of the
+    image at first, collects what it attends to, block by block, and is what the image is read from.
     """
 
     def __init__(self, config):
@@ -719,7 +720,7 @@ def fill_clip(state, config, source="the state dict"):
         raise ValueError(f"keys of {source} do not fit: {'; '.join(wrong)}. Expected those of "
                          f"{config}. Name the backbone that the weights are of.")
 
-    # Published weights are float16. assign=True puts these very tensors in the parameters' places.
+    # OpenAI's weights are float16. assign=True puts these very tensors in the parameters' places.
     values = {}
     for key, value in state.items():
         values[key] = value.float().contiguous()

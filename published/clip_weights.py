@@ -3,11 +3,11 @@
 A file of weights is usually a pickle, and a pickle is a program: to load it carelessly is to run
 what a stranger wrote. Whatever is read here can give tensors with names and nothing else.
 
-here          | what it does                                             | tests/test_clip_weights.py
---------------+----------------------------------------------------------+---------------------------
-fetch         | file of the cache: downloaded once, resumed, hashed      | test_download_*
-read_weights  | file on disk -> its tensors by its own names             | test_formats, test_*_bomb_*
-openai_names  | names of open_clip or Hugging Face -> OpenAI's           | test_formats
+here          | what it does                                        | tests/test_clip_weights.py
+--------------+-----------------------------------------------------+---------------------------
+fetch         | file of the cache: downloaded once, resumed, hashed | test_download_*
+read_weights  | file on disk -> its tensors by its own names        | test_formats, test_a_bomb_*
+openai_names  | names of open_clip or Hugging Face -> OpenAI's      | test_formats
 
 Nothing here knows how a CLIP is built: clip_model.py stands on this file, not the other way round.
 Only clip_model.fill_clip compares the names and shapes with those that a CLIP needs.

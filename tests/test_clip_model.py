@@ -573,7 +573,7 @@ def test_keys_of_another_rank(key, shape, weights, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(64, 3, 0, 0), (200, 3, 4, 4), (64, 3, 200_000, 1), (100_000, 3, 1, 1)]
+    "shape", [(64, 3, 0, 0), (200, 3, 4, 4), (64, 3, 50_000, 1), (100_000, 3, 1, 1)]
 )
 def test_sizes_that_make_no_sense(shape, weights, tmp_path):
     """No division by zero, and no CLIP of terabytes is made to be compared with."""
