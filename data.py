@@ -49,7 +49,7 @@ from support.checks import unknown_name
 from support.sampling import nearest, sample_instants, video_frame_index
 from support.settings import build_configs
 from support.video import BROKEN, decode
-from toy.divers import make_toy
+from toy.tree import make_toy
 
 # ------------------------------------------------------------------------------- the data sets
 

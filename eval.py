@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader, Subset
 
 from clip_model import BACKBONES, CLIP, load_clip
 from data import Clip, Clips, DataConfig
-from pevl import SWITCHES, PeVLConfig, build_model, predict
+from pevl import predict
 from pose import JOINT_SETS, joint_set, read_pose
 from published.clip_weights import read_weights
 from report.draw import draw_strip
@@ -46,6 +46,8 @@ from report.text import summary, with_progress
 from support.checkpoints import fingerprint, read_checkpoint
 from support.processes import join_world, leave_world, reseed
 from support.settings import build_configs
+from systems.config import SWITCHES, PeVLConfig
+from systems.registry import build_model
 from tables.rows import find_row, preset_of
 
 

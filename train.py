@@ -44,7 +44,6 @@ from torch.utils.data import DataLoader
 from clip_model import Attention
 from data import Clips, DataConfig
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
-from pevl import PeVLConfig, build_model
 from report.draw import draw_curves
 from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, versions)
 from report.results import write_results
@@ -55,6 +54,8 @@ from support.files import atomic, lock
 from support.processes import (World, average_gradients, gather, join_world, leave_world,
                                rank0_first, reseed)
 from support.settings import build_configs
+from systems.config import PeVLConfig
+from systems.registry import build_model
 from tables.rows import ROWS, presets, row_flags
 
 
@@ -536,7 +537,7 @@ def fingerprint_data(data):
     clips = data.clips
     about = [list(data.texts), [[clip.id, clip.label] for clip in clips]]
     digest = hashlib.sha256(json.dumps(about).encode())
-    if getattr(data.cfg, "read_poses", False):
+    if hasattr(data, "pose_path") and data.cfg.read_poses:
         for clip in clips[::max(len(clips) // 16, 1)]:
             with suppress(OSError):               # a missing file is for the loader to report
                 digest.update(Path(data.pose_path(clip)).read_bytes())

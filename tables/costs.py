@@ -27,10 +27,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clip_model import BACKBONES, CLIP
 from data import DATASETS, diving_text
-from pevl import PeVLConfig, build_model
 from report.text import align
 from support.checks import unknown_name
 from support.settings import build_configs
+from systems.config import PeVLConfig
+from systems.registry import build_model
 from tables.rows import PRESETS, ROWS, TABLES, find_row
 
 # Columns of the printed table -> the parts of a model that are added up in them.

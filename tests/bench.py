@@ -30,8 +30,11 @@ from torch.utils.flop_counter import FlopCounterMode
 import data
 import pose as poses
 from clip_model import BACKBONES, CLIP
-from pevl import PeVLConfig, build_model, normalise
-from train import PRESETS
+from pevl import normalise
+from systems.config import PeVLConfig
+from systems.registry import build_model
+from tables.rows import PRESETS
+from toy.tree import make_toy
 
 WORDS = ("Forward", "Back", "Reverse", "Inward")
 
@@ -180,7 +183,7 @@ def waits(full):
               for key, value in PRESETS["toy"].items()]
     with tempfile.TemporaryDirectory() as folder:
         toy_clips, large_clips = Path(folder, "toy"), Path(folder, "340x256")
-        data.make_toy(toy_clips, {"train": 320, "val": 4, "test": 4}, progress=lambda *_: None)
+        make_toy(toy_clips, {"train": 320, "val": 4, "test": 4}, progress=lambda *_: None)
         wait("toy clips, toy preset", 3, "diving48", toy_clips, *preset)
         names = [f"clip{k}" for k in range(10 if full else 4)]               # the first one is for evaluation
         rows = [f"{name}.mp4,dive {k},{'train' if k else 'test'}" for k, name in enumerate(names)]

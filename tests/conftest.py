@@ -15,6 +15,6 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 def tree(tmp_path_factory):
     """A Diving48 tree of 16 training and 4 test clips."""
     root = tmp_path_factory.mktemp("data") / "dives"
-    from toy.divers import make_toy
+    from toy.tree import make_toy
     make_toy(root, {"train": 16, "val": 1, "test": 4}, workers=1, progress=lambda *_: None)
     return root

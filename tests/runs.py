@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from data import DataConfig
-from pevl import PeVLConfig
 from support.checkpoints import read_checkpoint
+from systems.config import PeVLConfig
 from train import TrainConfig
 
 # A clip of 4 pose and 2 video frames of 40 px: a step takes a few hundredths of a second.

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import pevl
+from systems.config import PeVLConfig
 from tables import costs
 from tables.costs import count_costs
 from tables.rows import ROWS, TABLES
@@ -15,7 +15,7 @@ TABLES_PAGE = (Path(__file__).resolve().parent.parent / "docs" / "tables.md").re
 def test_costs_of_the_paper():
     """The figures that fix our reading of Sec. 3.1, counted by running the model (108, 202.1, 281, 303 G)."""
     memo = {}
-    cost = lambda **changes: count_costs(pevl.PeVLConfig(**changes), memo=memo)
+    cost = lambda **changes: count_costs(PeVLConfig(**changes), memo=memo)
     full = cost()
     assert full["pose tower"]["gmacs"] == pytest.approx(108.0, abs=0.1)
     assert full["pose tower"]["tunable_m"] == pytest.approx(10.65, abs=0.06)
@@ -42,10 +42,10 @@ def test_the_flop_counter_sees_attention_on_meta():
 def test_remembered_parts_cost_what_fresh_ones_do():
     memo, small = {}, dict(backbone="tiny", image_size=80, pose_frames=4, video_frames=2)
     for row in ("table7/pevl", "table7/v+t", "table8/none"):
-        config = pevl.PeVLConfig(**small, **ROWS[row].overrides)
+        config = PeVLConfig(**small, **ROWS[row].overrides)
         assert count_costs(config, memo=memo) == count_costs(config)
     for model in ("vilp", "aim", "clip"):
-        config = pevl.PeVLConfig(**small, model=model)
+        config = PeVLConfig(**small, model=model)
         cost = count_costs(config)
         assert sum(c["gmacs"] for c in cost.values()) > 0 and sum(c["total_m"] for c in cost.values()) > 0.5
 

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as ev
-import pevl
 import train
 from report import draw
 from pose import JOINT_SETS, write_pose
 from strategies import drawn, published_aim
+from systems.config import PeVLConfig
+from systems.registry import build_model
 
 COCO = JOINT_SETS["coco17"].names
 
@@ -304,7 +305,7 @@ def test_newest_run_of_a_row_by_its_switches(tmp_path):
     def ran(name, mtime, **changes):
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        config = ev.as_json(pevl.PeVLConfig(**changes)) | {"data": "toy", "row": "any"}
+        config = ev.as_json(PeVLConfig(**changes)) | {"data": "toy", "row": "any"}
         (folder / "config.json").write_text(json.dumps({"config": config}))
         (folder / "last.pt").touch()
         os.utime(folder / "last.pt", (mtime, mtime))
@@ -322,8 +323,8 @@ def test_newest_run_of_a_row_by_its_switches(tmp_path):
 def test_weights_that_aims_authors_publish(trained, tmp_path, capsys):
     """A checkpoint in their form, {meta, state_dict}, is evaluated as it is, at the accuracy that its head gives."""
     torch.manual_seed(0)
-    config = pevl.PeVLConfig(model="aim", backbone="tiny", clip="random", image_size=80, pose_frames=2, video_frames=2)
-    model = pevl.build_model(config, ev.load_trunk(config), ["a", "b", "c"])
+    config = PeVLConfig(model="aim", backbone="tiny", clip="random", image_size=80, pose_frames=2, video_frames=2)
+    model = build_model(config, ev.load_trunk(config), ["a", "b", "c"])
     with torch.no_grad():
         model.head.bias[1] = 99.0                             # it always says the second of three labels
     torch.save({"meta": {"epoch": 50}, "state_dict": published_aim(model)}, tmp_path / "aim.pth")

@@ -22,11 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
+from data import DataConfig
 from clip_model import BACKBONES, CLIP, load_clip
-from pevl import PeVLConfig, build_model
 from runs import SMALL, configs, outcome, words
 from support import checkpoints, processes
 from support.settings import build_configs
+from systems.config import PeVLConfig
+from systems.registry import build_model
 from tables.rows import presets
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
 

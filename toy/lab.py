@@ -163,7 +163,7 @@ def write_table(folder, table, found):
 
 def read_command(argv):
     """argv -> (table, seeds, words that are left for train.py)."""
-    parser = Parser(description=__doc__, add_help=False)
+    parser = Parser(description=__doc__, add_help=False, allow_abbrev=False)
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=3)
     own, flags = parser.parse_known_args(argv)

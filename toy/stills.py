@@ -27,9 +27,11 @@ from torch.utils.data import DataLoader
 
 from clip_model import BACKBONES, tokenize
 from data import DataConfig, cut, test_view, tint, train_view
-from pevl import PeVLConfig, ZeroShotCLIP, two_way_kl
+from pevl import two_way_kl
 from support.checkpoints import write_torch
 from support.settings import build_configs
+from systems.config import PeVLConfig
+from systems.zero_shot import ZeroShotCLIP
 from toy.captions import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, toy_captions,
                           toy_paraphrase, toy_still, toy_vector)
 from toy.presets import TINY
