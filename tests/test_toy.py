@@ -1,7 +1,9 @@
-"""toy.py: pictures show what poses, labels and captions say; making them can be interrupted."""
+"""toy/: pictures show what poses, labels and captions say; making them can be interrupted."""
+import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,17 +15,31 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from assets import toy
 from pose import joint_set, read_pose
+from toy import tree
+from toy.captions import (
+    LABEL,
+    TOY_ATTRIBUTES,
+    TOY_HELD_OUT_STILLS,
+    TOY_PHRASES,
+    TOY_WORDS,
+    WAYS,
+    toy_captions,
+    toy_paraphrase,
+    toy_still,
+    toy_vector,
+)
+from toy.divers import PEOPLE, STILLS, TOY_CLASSES
+from toy.picture import LIMBS, SS, H, Picture, W, toy_frame
 
 SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
-CLEAN = {**toy.TOY_SETTINGS, "joint_noise": 0, "joint_drop": 0, "joint_jump": 0, "side_swap": 0,
+CLEAN = {**tree.TOY_SETTINGS, "joint_noise": 0, "joint_drop": 0, "joint_jump": 0, "side_swap": 0,
          "frame_drop": 0}
 TIMES = np.arange(32) / 16
 
 
 def dive_of(label, number=0, split="train"):
-    return toy.toy_dive(toy.TOY_SETTINGS, split, label, number)
+    return tree.toy_dive(tree.TOY_SETTINGS, split, label, number)
 
 
 def decoded(path):
@@ -39,10 +55,10 @@ def fingerprint(root):
     return digest.hexdigest()
 
 
-def here(root, shares, total, progress):
+def here(root, shares, total, progress, lock):
     """run_workers in this process, to save starting some."""
-    for share in range(shares):
-        toy.run_worker(root, f"{share}/{shares}")
+    for first in range(shares):
+        tree.run_worker(root, first, shares)
 
 
 def quiet(line):
@@ -53,8 +69,8 @@ def quiet(line):
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("toy") / "made"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy, "run_workers", here)
-        assert toy.make_toy(root, SMALL, workers=3, progress=quiet) > 0
+        patch.setattr(tree, "run_workers", here)
+        assert tree.make_toy(root, SMALL, workers=3, progress=quiet) > 0
     return root
 
 
@@ -79,53 +95,130 @@ def test_layout_is_diving48s(made):
 
 def test_same_bytes_from_another_number_of_processes_and_after_a_cut(made, tmp_path, monkeypatch):
     root, told = tmp_path / "again", []
-    toy.make_toy(root, SMALL, workers=2, progress=told.append)
+    tree.make_toy(root, SMALL, workers=2, progress=told.append)
     assert fingerprint(root) == fingerprint(made) and any("24/24 clips" in line for line in told)
-    monkeypatch.setattr(toy, "run_workers", here)
+    monkeypatch.setattr(tree, "run_workers", here)
     note = json.loads((root / "toy.json").read_text())
     (root / "toy.json").write_text(json.dumps({**note, "complete": False}))   # as after a kill
-    (root / "rgb" / ".toy_train_00000.mp4.1.part").write_bytes(b"half")
+    (root / "rgb" / ".part.toy_train_00000.mp4").write_bytes(b"half")
     kept = root / "poses" / "toy_train_00001.npz"
     (root / "poses" / "toy_train_00000.npz").unlink()
     (root / "rgb" / "toy_train_00000.mp4").write_bytes(b"half")
     before = kept.stat().st_mtime_ns
-    toy.make_toy(root, SMALL, workers=1, progress=told.append)
+    tree.make_toy(root, SMALL, workers=1, progress=told.append)
     assert fingerprint(root) == fingerprint(made) and kept.stat().st_mtime_ns == before
     assert not list(root.rglob("*.part"))
 
 
-def test_a_killed_run_is_taken_up(tmp_path):
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import toy; toy.make_toy(sys.argv[2], "
-            "{'train': 400, 'val': 0, 'test': 0, 'frames': 2}, workers=1)")
-    root = tmp_path / "cut"                                   # no `if __name__`: a bare script
-    job = subprocess.Popen([sys.executable, "-c", code, str(Path(toy.__file__).parent), str(root)],
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.time() + 30
-    while len(list(root.glob("poses/*.npz"))) < 3 and time.time() < end:
-        time.sleep(.05)
-    job.kill()
-    job.wait()
-    time.sleep(.5)                                            # the worker ends at its next dot
-    done = len(list(root.glob("poses/*.npz")))
+def maker(root, settings, **pipes):
+    """A process that makes a benchmark and prints the seconds: no `if __name__`, a bare script."""
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); from toy.tree import make_toy; "
+            f"print(make_toy(sys.argv[2], {settings!r}, workers=2))")
+    argv = [sys.executable, "-u", "-c", code, str(tree.PROJECT), str(root)]
+    return subprocess.Popen(argv, text=True, **pipes)
+
+
+def clips_in(root):
+    return len(list(root.glob("poses/*.npz")))
+
+
+def wait_for(condition, seconds=30):
+    """Whether the condition comes true in time."""
+    end = time.time() + seconds
+    while not condition() and time.time() < end:
+        time.sleep(.02)
+    return condition()
+
+
+def lock_is_free(root):
+    with open(root / tree.LOCK) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_killed_run_leaves_no_workers_and_whole_clips(tmp_path):
+    """After a SIGKILL the workers end by themselves, quietly; the lock says so, as they hold it."""
+    root = tmp_path / "cut"
+    settings = {"train": 400, "val": 0, "test": 0, "frames": 2}
+    with open(tmp_path / "said", "w") as said:
+        job = maker(root, settings, stdout=said, stderr=said)
+        assert wait_for(lambda: clips_in(root) >= 3) and not lock_is_free(root)
+        job.kill()
+        job.wait()
+    assert wait_for(lambda: lock_is_free(root), seconds=10), "workers outlived their parent"
+    done = clips_in(root)
     time.sleep(.5)
-    assert 3 <= done < 400 and len(list(root.glob("poses/*.npz"))) == done    # no orphan goes on
+    assert 3 <= done < 400 and clips_in(root) == done                         # no orphan goes on
+    assert (tmp_path / "said").read_text() == ""
     assert not json.loads((root / "toy.json").read_text())["complete"]
     for path in root.glob("poses/*.npz"):
         read_pose(path)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_makers_of_a_folder_wait_for_each_other(tmp_path, seed):
+    """The second finds all clips made; if it wants others, it replaces them after the first."""
+    root, settings = tmp_path / "both", {"train": 20, "val": 0, "test": 0, "frames": 2}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    first = maker(root, settings, **pipes)
+    assert wait_for(lambda: clips_in(root) > 0)
+    first.send_signal(signal.SIGSTOP)                         # so that it cannot end too soon
+    second = maker(root, {**settings, "seed": seed}, **pipes)
+    told = second.stdout.readline()
+    first.send_signal(signal.SIGCONT)
+    assert "waiting for another process" in told
+    ours, theirs = first.communicate()[0], second.communicate()[0]
+    assert first.returncode == second.returncode == 0, (ours, theirs)
+    assert "waiting" not in ours and float(ours.split()[-1]) > 0
+    assert (float(theirs.split()[-1]) > 0) == (seed == 1)
+    note = json.loads((root / "toy.json").read_text())
+    assert note["complete"] and note["settings"]["seed"] == seed
+    assert clips_in(root) == 20 and not list(root.rglob(".part.*"))
+
+
+def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
+    """Some network file systems know no locks: the benchmark is made all the same."""
+    def refuse(file, how):
+        raise OSError(37, "No locks available")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(tree, "run_workers", here)
+    told = []
+    tree.make_toy(tmp_path / "x", {**SMALL, "train": 1, "val": 0, "test": 0}, progress=told.append)
+    assert clips_in(tmp_path / "x") == 1 and "No locks available" in told[0]
+
+
+def test_workers_run_no_code_of_the_current_folder(tmp_path, monkeypatch):
+    """A folder one stands in may hold anything; of `python -c` it is the first on the path."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    for name in ("hashlib", "json", "numpy", "av", "linecache", "toy", "support"):
+        (folder / f"{name}.py").write_text("open(__file__ + '.ran', 'w'); raise SystemExit(1)")
+    monkeypatch.chdir(folder)
+    settings = {**SMALL, "train": 2, "val": 0, "test": 0}
+    tree.make_toy("relative", settings, workers=2, progress=quiet)
+    assert not list(folder.glob("*.ran")) and clips_in(folder / "relative") == 2
+
+
+def test_workers_start_without_torch():
+    code = "import sys, toy.tree; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tree.PROJECT).returncode == 0
+
+
 def test_made_again_only_when_settings_change(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy, "run_workers", here)
+    monkeypatch.setattr(tree, "run_workers", here)
     settings, told = {**SMALL, "train": 2, "val": 1, "test": 1}, []
     root = tmp_path / "settings"
-    toy.make_toy(root, settings, workers=1, progress=told.append)
+    tree.make_toy(root, settings, workers=1, progress=told.append)
     stamp = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     (root / "mine.txt").write_text("a foreign file")
-    assert toy.make_toy(root, settings, workers=1, progress=told.append) == 0.0
+    assert tree.make_toy(root, settings, workers=1, progress=told.append) == 0.0
     assert all(p.stat().st_mtime_ns == t for p, t in stamp.items())
     first = fingerprint(root)
     settings = {**settings, "seed": 1, "train": 1}
-    assert toy.make_toy(root, settings, workers=1, progress=told.append) > 0
+    assert tree.make_toy(root, settings, workers=1, progress=told.append) > 0
     assert fingerprint(root) != first and any("settings changed" in line for line in told)
     assert not (root / "rgb" / "toy_train_00001.mp4").exists() and (root / "mine.txt").exists()
 
@@ -137,84 +230,86 @@ def test_other_data_is_never_overwritten(tmp_path, name, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     with pytest.raises(ValueError, match="no valid toy.json. Expected.*Give another --root"):
-        toy.make_toy(tmp_path, SMALL)
+        tree.make_toy(tmp_path, SMALL)
     assert path.read_text() == text and not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_failing_worker_is_reported(tmp_path, capfd):
     settings = {**SMALL, "train": 2, "val": 0, "test": 0, "fps": 0}
     with pytest.raises(OSError, match="stopped at clip 0 of 2. Expected.*Run the command again"):
-        toy.make_toy(tmp_path / "x", settings, workers=1)
+        tree.make_toy(tmp_path / "x", settings, workers=1)
     assert "Traceback" in capfd.readouterr().err
 
 
 def test_files_get_their_names_when_whole_and_on_disk(tmp_path, monkeypatch):
     """The bytes are on disk before they get the name; a full disk leaves the old file."""
     path, calls = tmp_path / "a.json", []
-    toy.write(path, [1, 2])
+    tree.write(path, [1, 2])
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), sync(file)))
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("name"), replace(*names)))
-    toy.write(path, b"3")
+    tree.write(path, b"3")
     assert calls == ["fsync", "name"] and path.read_bytes() == b"3"
 
     def full(file):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        toy.write(path, b"4")
-    assert path.read_bytes() == b"3" and len(list(tmp_path.glob(".a.json.*.part"))) == 1
-    path.unlink()                                             # a part alone is no one's data
-    assert toy.read_note(tmp_path) == {}
+        tree.write(path, b"4")
+    assert path.read_bytes() == b"3" and list(tmp_path.iterdir()) == [path]
+    path.unlink()                                             # a part alone is no one's data, nor
+    (tmp_path / ".part.toy.json").write_bytes(b"ha")          # is the lock of a run that was cut
+    (tmp_path / tree.LOCK).touch()
+    assert tree.read_note(tmp_path) == {}
 
 
 def test_settings_keep_the_hash_of_made_benchmarks():
-    text = json.dumps(toy.TOY_SETTINGS, sort_keys=True).encode()
+    text = json.dumps(tree.TOY_SETTINGS, sort_keys=True).encode()
     assert hashlib.sha256(text).hexdigest().startswith("08b4b5e020b07d9b")
 
 
 def test_frames_without_order_tell_six_groups_apart():
     """What the docstring says of models that lack order or pictures: 50 %, 37.5 % and 12 / 16."""
-    facing = {c: c[0] in ("Forward", "Reverse") for c in toy.TOY_CLASSES}
-    assert len({c[3:] for c in toy.TOY_CLASSES}) == 6 and 6 / 16 == .375
-    assert len({(*c[3:], facing[c]) for c in toy.TOY_CLASSES}) == 12
-    assert len({c[:4] for c in toy.TOY_CLASSES}) == 8
+    facing = {c: c[0] in ("Forward", "Reverse") for c in TOY_CLASSES}
+    assert len({c[3:] for c in TOY_CLASSES}) == 6 and 6 / 16 == .375
+    assert len({(*c[3:], facing[c]) for c in TOY_CLASSES}) == 12
+    assert len({c[:4] for c in TOY_CLASSES}) == 8
 
 
 def test_labels_are_balanced_and_pairs_differ_in_the_apparatus_alone():
-    counts = Counter((split, label) for split, _, label, _ in toy.toy_plan(toy.TOY_SETTINGS))
+    counts = Counter((split, label) for split, _, label, _ in tree.toy_plan(tree.TOY_SETTINGS))
     assert [counts[s, 3] for s in ("train", "val", "test")] == [110, 15, 20]
-    for split in toy.PEOPLE:
+    for split in PEOPLE:
         assert len({counts[split, k] for k in range(16)}) == 1
-    assert len({c[:4] for c in toy.TOY_CLASSES}) == 8 and len(set(toy.TOY_CLASSES)) == 16
+    assert len({c[:4] for c in TOY_CLASSES}) == 8 and len(set(TOY_CLASSES)) == 16
     for k in range(0, 16, 2):
         plank, slab = dive_of(k, 5), dive_of(k + 1, 5)        # the same seed: the very same poses
-        for a, b in zip(toy.toy_poses(plank, plank.seen(TIMES)[1][:, :17], toy.TOY_SETTINGS),
-                        toy.toy_poses(slab, slab.seen(TIMES)[1][:, :17], toy.TOY_SETTINGS)):
+        for a, b in zip(tree.toy_poses(plank, plank.seen(TIMES)[1][:, :17], tree.TOY_SETTINGS),
+                        tree.toy_poses(slab, slab.seen(TIMES)[1][:, :17], tree.TOY_SETTINGS)):
             assert np.array_equal(a, b)
 
 
 def test_identities_of_the_splits_are_disjoint():
-    spans = sorted(toy.PEOPLE.values())
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:])) and spans[-1][1] <= toy.STILLS
-    a, b = toy.toy_still(7)[0], toy.toy_still(7 + toy.TOY_HELD_OUT_STILLS)[0]
+    spans = sorted(PEOPLE.values())
+    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:])) and spans[-1][1] <= STILLS
+    a, b = toy_still(7)[0], toy_still(7 + TOY_HELD_OUT_STILLS)[0]
     assert a.shape == (96, 128, 3) and a.dtype == np.uint8 and not np.array_equal(a, b)
-    assert np.array_equal(a, toy.toy_still(7)[0])
+    assert np.array_equal(a, toy_still(7)[0])
 
 
 def drawn_body(dive, t, centre, points):
     """Pixels (96, 128) that the diver covers, drawn alone on white."""
-    picture, image = toy.Picture(dive, t, centre), Image.new("RGB", (toy.W, toy.H), "white")
+    picture, image = Picture(dive, t, centre), Image.new("RGB", (W, H), "white")
     picture.draw = ImageDraw.Draw(image)
     picture.body(points)
-    return (np.asarray(image.reduce(toy.SS)) < 250).any(-1)
+    return (np.asarray(image.reduce(SS)) < 250).any(-1)
 
 
 @pytest.mark.parametrize("label", [0, 3, 4, 7, 9, 13])
 def test_joints_lie_on_the_drawn_body(label):
     dive = dive_of(label, label)
     centres, points = dive.seen(TIMES)
-    keypoints, scores = toy.toy_poses(dive, points[:, :17], CLEAN)
+    keypoints, scores = tree.toy_poses(dive, points[:, :17], CLEAN)
     inside = total = 0
     for i in range(0, 32, 3):
         body = drawn_body(dive, TIMES[i], centres[i], points[i])
@@ -223,7 +318,7 @@ def test_joints_lie_on_the_drawn_body(label):
                 total += 1
                 inside += bool(body[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].any())
         assert body.mean() < .2
-        for start, end, *_ in toy.LIMBS:                      # and so does the middle of each limb
+        for start, end, *_ in LIMBS:                          # and so does the middle of each limb
             for x, y in np.rint((points[i, start, :2] + points[i, end, :2]) / 2 - .5).astype(int):
                 if 1 <= x < 127 and 1 <= y < 95:
                     total, inside = total + 1, inside + body[y - 1:y + 2, x - 1:x + 2].any()
@@ -252,7 +347,7 @@ def test_noise_is_a_detectors():
     for k in range(32):
         dive = dive_of(k % 16, k)
         points = dive.seen(TIMES)[1][:, :17]
-        keypoints, scores = toy.toy_poses(dive, points, toy.TOY_SETTINGS)
+        keypoints, scores = tree.toy_poses(dive, points, tree.TOY_SETTINGS)
         seen = scores > 0
         errors.append(np.linalg.norm(keypoints - (points[..., :2] - .5), axis=-1)[seen])
         missing.append(1 - seen.mean())
@@ -269,58 +364,58 @@ def test_the_apparatus_is_seen_early():
         blank.board_rgb = blank.post_rgb = (255.0, 0.0, 255.0)
         centres, points = dive.seen(TIMES[:8])
         for i in range(8):
-            a, b = (toy.toy_frame(d, TIMES[i], centres[i], points[i]).astype(int)
+            a, b = (toy_frame(d, TIMES[i], centres[i], points[i]).astype(int)
                     for d in (dive, blank))
             changed = np.abs(a - b).sum(-1) > 30
             assert changed[:, 24:104].sum() > 60, (label, i)
 
 
 def test_captions_are_true_and_say_what_they_mention():
-    rng, words = np.random.default_rng(0), set(toy.TOY_WORDS)
-    seen = {name: Counter() for name in toy.TOY_ATTRIBUTES}
+    rng, words = np.random.default_rng(0), set(TOY_WORDS)
+    seen = {name: Counter() for name in TOY_ATTRIBUTES}
     for seed in range(120):
-        _, attributes = toy.toy_still(seed)
-        vector = toy.toy_vector(attributes)
+        _, attributes = toy_still(seed)
+        vector = toy_vector(attributes)
         for name, value in attributes.items():
             seen[name][value] += 1
         for _ in range(4):
-            text, mask = toy.toy_captions(attributes, rng)
+            text, mask = toy_captions(attributes, rng)
             assert mask.shape == vector.shape and mask.any() and (vector[mask] > 0).all()
             assert set(text.lower().replace(",", " ").split()) <= words
-            said = {name for name, m in zip(toy.TOY_ATTRIBUTES, mask) if m}
-            for name in toy.TOY_ATTRIBUTES:                   # said: one of the ways; unsaid: none
+            said = {name for name, m in zip(TOY_ATTRIBUTES, mask) if m}
+            for name in TOY_ATTRIBUTES:                       # said: one of the ways; unsaid: none
                 parts = [p.lower() for p in text.split(", ")]
-                ways = {w for value in toy.TOY_PHRASES[name].values() for w in value}
+                ways = {w for value in TOY_PHRASES[name].values() for w in value}
                 told = [p for p in parts if p in ways]
                 assert (len(told) == 1) == (name in said)
-                assert all(p in toy.TOY_PHRASES[name][attributes[name]] for p in told)
+                assert all(p in TOY_PHRASES[name][attributes[name]] for p in told)
     for name in ("apparatus", "position"):
-        values = [value for value in toy.TOY_PHRASES[name] if value != "none"]
+        values = [value for value in TOY_PHRASES[name] if value != "none"]
         assert seen[name][""] < 90 and min(seen[name][value] for value in values) > 6
-    assert len(set(toy.WAYS)) == len(toy.WAYS)                # no phrase means two things
+    assert len(set(WAYS)) == len(WAYS)                        # no phrase means two things
 
 
 def test_paraphrases_say_the_same_facts_twice():
     rng, counts = np.random.default_rng(0), np.zeros((5, 5), int)
     for _ in range(300):
-        *texts, facts = toy.toy_paraphrase(rng)
+        *texts, facts = toy_paraphrase(rng)
         assert facts.shape == (5,) and facts.any()
         assert texts[0][0] in "FBRI12NTPS"                    # capital or digit
         for text in texts:
             parts = [part.lower() for part in text.split(", ")]
-            for name, fact in zip(toy.LABEL, facts):
-                ways = {way: value for value, ways in toy.TOY_PHRASES[name].items() for way in ways}
+            for name, fact in zip(LABEL, facts):
+                ways = {way: value for value, ways in TOY_PHRASES[name].items() for way in ways}
                 said = [ways[part] for part in parts if part in ways]
-                assert said == [toy.TOY_ATTRIBUTES[name][fact]] * int(fact > 0)
+                assert said == [TOY_ATTRIBUTES[name][fact]] * int(fact > 0)
         counts[np.arange(5), facts] += 1
-    assert counts[toy.LABEL.index("apparatus")].tolist()[3:] == [0, 0]        # never "none"
-    assert all((counts[i, :len(toy.TOY_ATTRIBUTES[name]) - (name == "apparatus")] > 20).all()
-               for i, name in enumerate(toy.LABEL))
+    assert counts[LABEL.index("apparatus")].tolist()[3:] == [0, 0]        # never "none"
+    assert all((counts[i, :len(TOY_ATTRIBUTES[name]) - (name == "apparatus")] > 20).all()
+               for i, name in enumerate(LABEL))
 
 
 def test_what_a_still_shows_agrees_with_the_body():
     for seed in range(40):
-        attributes = toy.toy_still(seed)[1]
+        attributes = toy_still(seed)[1]
         if attributes["stage"] == "board":
             assert attributes["position"] == "" and attributes["head"] in ("up", "")
             assert attributes["apparatus"] != "none"

@@ -12,7 +12,8 @@ The order from far to near: sky, clutter, apparatus, water, body, and what is be
 water above it and the splash.
 
 Coordinates: `place` takes the world of toy/divers.py (body heights, y up) to pixels of the enlarged
-picture (y down). All else here is in these pixels, called `unit` for each body height.
+picture (y down). `box` and `bar` take points of the world, all other shapes such pixels; `unit` is
+how many of them make a body height.
 """
 import functools
 import math
@@ -268,7 +269,7 @@ class Picture:
     def platform(self):
         """A thick slab with railings, on a tower that goes down into the water.
 
-        Thickness and railings are what tells it from a springboard in any single frame.
+        Thickness, railings and tower tell it from a springboard in a single frame.
         """
         shape = self.dive.board
         post = self.dive.post_rgb
@@ -357,7 +358,7 @@ class Picture:
     def body(self, points):
         """Limbs, trunk and head at the points (23, 3), far to near; each dark, then lit.
 
-        Sorting whole parts by their middles is enough: parts that cross each other are rare.
+        Whole parts are sorted by their middles: of two that cross each other, one covers the other.
         """
         q = (points[:, :2] * SS).tolist()              # 23 points (x, y) in enlarged pixels
         depth = points[:, 2].tolist()

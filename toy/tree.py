@@ -125,7 +125,8 @@ def toy_poses(dive, points, settings):
     size = points.shape[:2]                                                # (n, 17)
     hidden = points[..., 2] < points[..., 2].mean(1, keepdims=True) - .06
 
-    # The order of the draws is part of the data. Student's t has heavier tails than a bell.
+    # The order of the draws is part of the data. Student's t has heavier tails than
+    # a normal distribution: most joints are close, a few are far off.
     noise = settings["joint_noise"] * dive.zoom * np.where(hidden, 1.8, 1.0)
     error = noise[..., None] * rng.standard_t(4, (*size, 2))               # (n, 17, 2)
     keypoints = points[..., :2] - .5 + error
@@ -166,7 +167,7 @@ def write_clip(root, settings, clip):
         stream.width = WIDTH
         stream.height = HEIGHT
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1          # with more, the bytes depend on the machine
+        stream.codec_context.thread_count = 1          # with more, bytes may depend on the machine
 
         for t, centre, body in zip(times.tolist(), centres, points):
             picture = toy_frame(dive, t, centre, body)
@@ -295,11 +296,12 @@ def prepare(root, old, note, plan, progress):
 def only_maker(root, progress):
     """Hold the lock of `root` for the block, waiting for the process that has it.
 
-    Two makers would take each other's parts away. The system releases the lock when the last process
-    that has the file open ends, however it ends. Workers inherit the file, so that a new maker
-    also waits for the last clip of workers whose maker was killed.
+    Two makers would take each other's parts away. The system releases the lock when the last
+    process that has the file open ends, however it ends. Workers inherit the file, so that a new
+    maker also waits for the last clip of workers whose maker was killed.
 
-    Gives the open file, or None on a system without such locks.
+    Gives the open file, or None on a system without such locks. Some network file systems have
+    none either: that is told, and the clips are made without.
     """
     root.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -312,6 +314,9 @@ def only_maker(root, progress):
         except BlockingIOError:
             progress(f"toy benchmark: waiting for another process that makes the clips of {root}")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            progress(f"toy benchmark: {root} cannot be locked ({error}). One process at a time "
+                     "may make it: do not start another.")
         yield lock
 
 
