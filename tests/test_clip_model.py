@@ -27,7 +27,7 @@ from clip_model import (
 )
 from strategies import randn, seeds, sizes
 from support.checks import unknown_name
-from toy.divers import TOY_WORDS
+from toy.captions import TOY_WORDS
 
 SMALL = CLIPConfig(
     embed_dim=24,

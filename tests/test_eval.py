@@ -316,7 +316,7 @@ def test_newest_run_of_a_row_by_its_switches(tmp_path):
     find = lambda *row: ev.find_checkpoint(*row, out=tmp_path)
     assert find() == other and find("table5/no-p2v") == lab
     assert find("table4/sgmc") == find("table6/all") == whole
-    with pytest.raises(FileNotFoundError, match="no trained model of table6/vs"):
+    with pytest.raises(FileNotFoundError, match="no trained model of --row table6/vs"):
         find("table6/vs")
 
 

@@ -976,34 +976,6 @@ def test_zero_shot_clip_averages_unit_frames():
     close(model.class_logits(model(batch))["all"], logits, 1e-4)
 
 
-def test_captions_true_of_an_image_are_its_positives():
-    model = model_of(model="clip", tune="all")
-    images, attributes = randn(0, 3, 16).float(), torch.tensor([[0, 1], [1, 1], [0, 2]])
-    mentions = torch.tensor([[1, 0], [1, 1], [1, 1]], dtype=torch.bool)
-    features = {"image": images, "sentence": randn(1, 3, 16).float(), "attributes": attributes,
-                "mentions": mentions}
-    true = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 1]])    # caption 0 holds of image 2, too
-    cos = F.cosine_similarity(images[:, None], features["sentence"][None], dim=-1)
-    got = model.losses(features)["total"].detach()
-    close(float(got), loop_kl(cos / 0.07, true), 1e-4)
-
-
-def test_two_wordings_of_the_same_facts_are_positives():
-    model, W = model_of(model="clip", tune="all", paraphrase=0.5), 4
-    words = pevl.tokenize(["a dive", "tuck", "pike", "a jump", "a twist", "a leap"], 32)[:, :W]
-    batch = {"frames": batch_of()["frames"], "label": torch.arange(3), "tokens": words[:3],
-             "attributes": torch.arange(6).view(3, 2), "mentions": torch.ones(3, 2).bool(),
-             "wordings": words.view(3, 2, W), "facts": torch.tensor([[1, 1], [0, 1], [1, 1]])}
-    features = model(batch)
-    a, b = (model.clip.encode_text(words[i::2])[0] for i in (0, 1))
-    cos = F.cosine_similarity(a[:, None], b[None], dim=-1) / 0.07
-    losses = {name: loss.detach() for name, loss in model.losses(features).items()}
-    same = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]])
-    close(float(losses["L_text"]), loop_kl(cos.detach(), same), 1e-4)
-    close(losses["total"], losses["L_t"] + 0.5 * losses["L_text"])
-    assert "wordings" not in model_of(model="clip")(batch)       # off: nothing is encoded for it
-
-
 def test_adapter_bottleneck():
     adapter, x = Adapter(8, 0.25, skip=True), torch.randn(3, 8)
     assert torch.equal(adapter(x), x) and not Adapter(8, 0.25, skip=False)(x).any()
