@@ -16,6 +16,7 @@ import pose
 import train
 from clip_model import BACKBONES
 from support.settings import build_configs
+from systems.config import PeVLConfig
 from tables import costs
 from tables.rows import ROWS, row_flags
 from toy import lab, stills
@@ -234,8 +235,8 @@ def test_row_table_is_the_registry():
         flags = row_flags(row)
         line = f"| `{name}` | {row.what} | {f'`{flags}`' if flags else '-'} | {row.top1} |\n"
         assert line in PAGES["docs/tables.md"]
-        (made,), _ = build_configs(flags.split(), (pevl.PeVLConfig,))
-        assert made == pevl.PeVLConfig(**row.overrides)
+        (made,), _ = build_configs(flags.split(), (PeVLConfig,))
+        assert made == PeVLConfig(**row.overrides)
 
 
 def test_paper_figures_are_the_papers():
