@@ -149,8 +149,8 @@ def test_commands_use_flags_that_exist(helps, page):
         key, words = script_of(command)
         if key is None:
             continue
-        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", " ".join(words)):
-            assert re.search(rf"{flag}\b", helps[key]), f"{command}: {flag}"
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", " ".join(words)):
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", helps[key]), f"{command}: {flag}"
         for name in re.findall(r"--data (\S+)", command):
             assert name == "NAME" or name in data.DATASETS, command
         for name in re.findall(r"--backbone (\S+)", command):
@@ -168,8 +168,8 @@ def test_there_are_commands_to_check():
 def test_flags_in_the_text_exist(helps, page):
     """What stands in backticks and begins with a flag is one of some command's."""
     for code in re.findall(r"`(--[^`\n]+)`", FENCED.sub("", PAGES[page])):
-        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", code):
-            assert any(re.search(rf"(?<!\S){flag}\b", text) for text in helps.values()), f"{page}: {flag}"
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code):
+            assert any(re.search(rf"(?<![\w-]){flag}(?![\w-])", text) for text in helps.values()), f"{page}: {flag}"
 
 
 # ---- Data sets -----------------------------------------------------------------------------------
@@ -182,11 +182,10 @@ def test_data_sections_agree_with_the_registry(name, capsys):
     blocks = FENCED.findall(section)
     assert blocks == [f"python data.py layout {name}\npython data.py check {name} --root DIR\n"
                       f"python train.py --data {name} --root DIR --backbone ViT-B/16\n"]
-    # The tree is printed, not typed: the program is the one place where it is written.
+    # The section's one block holds commands: its tree is printed and not typed again.
     data.main(["layout", name, "--root", "DIR"])
     title, tree = capsys.readouterr().out.split("\n\n", 1)
     assert title == f"{name}: {entry.title}" and tree.startswith("DIR/\n") and "poses/" in tree
-    assert not any(line.strip() in page for line in tree.splitlines()[1:])
     text = " ".join(section.split())
     assert entry.paper in text and "Files: " in text
     counts = [(f"{variant}: " if variant else "") + " / ".join(
