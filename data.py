@@ -5,13 +5,13 @@ label texts and clips; this file takes it from there. `Clips` decodes only the f
 needed, ties them to the pose clip by time, and crops and mirrors frames and joints by one draw, so
 that a joint stays on its pixel. This file knows pose files (pose.py) and never a model.
 
-    paper             | what                             | here                  | tests/test_data.py
-    Sec. 4, data sets | prompts, splits, metrics, counts | DATASETS              | test_registry_*
-    Sec. 4, settings  | training crop; three test crops  | train_view, test_view | test_views_*
-    Sec. 4, settings  | joints in a crop's coordinates   | place                 | test_joint_*
-    -                 | poses beside videos, by time     | tie                   | test_pose_and_*
-    -                 | broken clips: replaced, named    | Clips                 | test_fault_*
-    -                 | what is wrong with a download    | check                 | test_check_*
+    paper             | what                           | here                  | tests/test_data.py
+    Sec. 4, data sets | prompts, splits, metrics       | DATASETS              | test_registry_*
+    Sec. 4, settings  | crops of training and test     | train_view, test_view | test_views_*
+    Sec. 4, settings  | joints in a crop's coordinates | place                 | test_joint_*
+    -                 | poses beside videos, by time   | tie                   | test_pose_and_*
+    -                 | broken clips: replaced, named  | Clips                 | test_fault_*
+    -                 | what is wrong with a download  | check                 | test_check_*
 
 Which moments of a clip are looked at is said in `support/sampling.py`; how their frames are got out
 of a file, in `support/video.py`.
@@ -82,12 +82,18 @@ DIVING_PROMPT = "{}, a video of diving action"
 GYM_PROMPT = "{}, a video of gymnastic action"
 PROMPT = "{}, a video of action"
 
+# What `data.py layout` prints: the files to fetch, on the right where they come from.
 POSES = "poses/<clip id>.npz           python pose.py extract, or import: see Poses"
 DIVING_LAYOUT = """\
 Diving48_vocab.json
 Diving48_V2_train.json  Diving48_V2_test.json    (V1: Diving48_train.json, Diving48_test.json)
 rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
 """ + POSES
+TOY_LAYOUT = """\
+Diving48_vocab.json           nothing to fetch: all is made when `python train.py` first reads it
+Diving48_V2_train.json  Diving48_V2_val.json  Diving48_V2_test.json
+rgb/toy_train_00000.mp4
+poses/toy_train_00000.npz"""
 GYM_LAYOUT = """\
 {0}_categories.txt
 {0}_train_element_v1.0.txt (or v1.1)  {0}_val_element.txt (for evaluation)
@@ -130,7 +136,7 @@ DATASETS = {
         prompt=DIVING_PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=DIVING_LAYOUT,
+        layout=TOY_LAYOUT,
         prepare=make_toy),
     "diving48": Benchmark(
         title="Diving48, 48 kinds of competitive dives",
@@ -334,9 +340,12 @@ def test_view(H, W, S, views):
     views: 1, the centre; 3 (Sec. 4), left, centre, right; top, middle, bottom of a portrait.
     """
     short = min(H, W)
+    # At least S, since rounding must not make the frame smaller than its crops.
     h = max(S, round(H * S / short))
     w = max(S, round(W * S / short))
 
+    # One of the two differences is 0, so that the crops lie along the longer side. Corners are
+    # whole pixels: then `cut` resamples nothing a second time.
     part = np.array([0.5]) if views == 1 else np.linspace(0, 1, views)    # (R,) of the free space
     corner = np.floor(part[:, None] * (w - S, h - S) + 0.5)               # (R, 2): x0, y0
     return View(size=(h, w), boxes=np.hstack([corner, corner + S]))
@@ -349,8 +358,9 @@ def train_view(H, W, S, draws, crop_area, flip):
     of the frame's area, with a ratio of width to height in [3/4, 4/3] and no side longer than the
     frame's. flip: whether half of the draws mirror.
     """
-    area = H * W * (crop_area + (1 - crop_area) * draws[0])
-    ratio = (4 / 3) ** (2 * draws[1] - 1)
+    share = crop_area + (1 - crop_area) * draws[0]
+    area = H * W * share
+    ratio = (4 / 3) ** (2 * draws[1] - 1)         # uniform in its logarithm: 3/4 as often as 4/3
     w, x0, x1 = train_edges(W, S, keep=min(math.sqrt(area * ratio), W), where=draws[2])
     h, y0, y1 = train_edges(H, S, keep=min(math.sqrt(area / ratio), H), where=draws[3])
     return View(size=(h, w), boxes=np.array([[x0, y0, x1, y1]], np.float64),
@@ -395,7 +405,9 @@ def place(keypoints, scores, size, view, flip_index):
     """
     low = view.boxes[:, None, None, :2]                                   # (R, 1, 1, 2)
     high = view.boxes[:, None, None, 2:]
-    # Sizes are (H, W), points (x, y).
+
+    # The pose file may count the pixels of a larger or smaller copy of the video. Sizes are (H, W)
+    # and points (x, y), hence the turned order.
     scaled = (keypoints + 0.5) * np.divide(view.size[::-1], size[::-1])   # (T, J, 2)
     placed = (scaled - low) / (high - low) * 2 - 1                        # (R, T, J, 2)
     if view.flip:
@@ -448,8 +460,8 @@ def tie(pose, clip, instants, joints):
         clock = pose.clock(instants)
     rows = np.arange(len(clock))
 
-    # A file that covers the whole video is cut as the video is. Without times and with a span in
-    # seconds it cannot be: then it has to be a file of the clip alone.
+    # A file that covers the whole video (`clip.pose` names it) is cut as the video is. Without
+    # times and with a span in seconds that cannot be done: then it has to be a file of the clip.
     if clip.pose and (has_times or clip.unit == "f"):
         where = clock if clip.unit == "s" else rows
         rows = rows[(where >= clip.start) & (where < clip.end)]
@@ -599,9 +611,14 @@ class Clips(torch.utils.data.Dataset):
         return path
 
     def __len__(self):
+        """How many clips the split has."""
         return len(self.clips)
 
     def __getitem__(self, number):
+        """Item `number` = index + epoch * len(self), the dict that the class describes.
+
+        Raises ValueError in training where neither the clip nor 50 others can be read.
+        """
         epoch, index = divmod(int(number), len(self))
         rng = np.random.default_rng([self.cfg.seed, epoch, index])
         item, chosen, error = self._load_or_replace(index, rng)
@@ -647,12 +664,13 @@ class Clips(torch.utils.data.Dataset):
         S = cfg.image_size
         draws = self._draw(rng)
         pose = read_pose(self.pose_path(clip)) if cfg.read_poses else None
-        size = pose.size if pose else (S, S)      # (H, W) of the frames that joints are counted in
+        size = pose.size if pose else (S, S)      # (H, W) of the frame whose pixels joints count
 
         plan = ViewOfFirst(partial(self._choose_view, draws.view))
         images = []
-        instants = None
+        instants = None                           # the clock: the video's, where there is one
         if cfg.read_video:
+            # Several workers share the cores, so that each decodes with one thread.
             threads = 1 if torch.utils.data.get_worker_info() else 2
             pick = partial(self._pick_frames, draws.moments)
             images, instants = decode(clip.path, pick, plan, clip, threads)
@@ -671,7 +689,11 @@ class Clips(torch.utils.data.Dataset):
         return self._tensors(crops, keypoints, scores, flip=view.flip, colour=draws.colour)
 
     def _draw(self, rng):
-        """The Draws of a clip, always the same number of them, whatever is read."""
+        """The Draws of a clip.
+
+        All are drawn whatever is read, so that a model of poses alone and one of videos alone are
+        given the same draws.
+        """
         T = self.cfg.pose_frames
         moments = rng.random(T) if self.train else np.full(T, 0.5)
         view = rng.random(5)
@@ -813,6 +835,8 @@ def check_split(dataset, trained, full):
     if dataset is not trained:
         print_some("that training sees too", shared_clips(trained, dataset))
 
+    # Training stops where more than 1 % of the clips are lost. The unreadable ones are estimated
+    # from those that were tried.
     lost = len({*missing, *poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
     return lost <= 0.01 or cfg.allow_broken and lost < 1
 

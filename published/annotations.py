@@ -8,7 +8,7 @@ shape, `read_lines` with a pattern, `read_table` with the names of columns. A re
 file without saying what must be in it, and whatever does not fit is an error that names the file
 and the place, what was expected and what to do.
 
-    paper             | what                          | here              | tests/test_annotations.py
+    paper             | what                          | here              | test_annotations.py
     Sec. 4, data sets | files -> label texts, clips   | read_<data set>   | test_reads_*
     Sec. 3.1, prompts | class codes -> words          | diving_text       | test_reads_diving48
     -                 | files that are something else | read_text, misfit | test_hostile_*

@@ -27,7 +27,8 @@ def video_frame_index(T, Tv):
     >>> video_frame_index(8, 8)
     array([0, 1, 2, 3, 4, 5, 6, 7])
     """
-    return (np.arange(Tv) * T + T // 2) // Tv
+    groups = np.arange(Tv) * T                    # Tv times where each group begins
+    return (groups + T // 2) // Tv
 
 
 def sample_instants(instants, draws):
@@ -43,9 +44,11 @@ def sample_instants(instants, draws):
     length = instants[-1] - instants[0]
     gap = length / max(len(instants) - 1, 1)      # from a frame to the next, on average
     parts = (np.arange(T) + draws) / T            # (T,), in [0, 1)
-    return instants[0] - gap / 2 + parts * (length + gap)
+    begin = instants[0] - gap / 2
+    return begin + parts * (length + gap)
 
 
 def nearest(instants, moments):
     """Index of the instant (n,), ascending, that is nearest to each of the moments (any shape)."""
-    return np.searchsorted((instants[1:] + instants[:-1]) / 2, moments)
+    halfway = (instants[1:] + instants[:-1]) / 2  # (n - 1,)
+    return np.searchsorted(halfway, moments)

@@ -4,7 +4,8 @@ A clip of ten seconds has 250 frames and a model looks at 16. FFmpeg can jump to
 to a frame, and what files say of their own times is not always true; so this file first reads the
 compressed packets, which costs little, then decodes from key frame to wanted frame, and where the
 times cannot be trusted, everything in order. Files of other people are also broken in every way:
-whatever can go wrong with one file is an error of `BROKEN`, and never a hang.
+whatever FFmpeg can make of one is an error of `BROKEN`, and what is no regular file, such as a pipe
+that never ends, is not opened.
 
 here       | what it promises                                      | tests/test_data.py
 decode     | the frames that decoding everything would give        | test_decode_*
@@ -56,7 +57,7 @@ def read_packets(container, stream, clip):
 
     packets = []
     for packet in container.demux(stream):
-        if not packet.size:                       # FFmpeg's mark for the end
+        if not packet.size:                       # the mark for the end of the file holds nothing
             continue
         packets.append(packet)
         is_beyond = packet.dts is not None and (packet.dts - origin) * tick > end + 1
@@ -123,7 +124,7 @@ def decode_by_key_frames(context, packets, wanted):
     keys = [number for number, packet in enumerate(packets) if packet.is_keyframe] or [0]
     key_times = [packets[number].pts for number in keys]
 
-    runs = {}                                     # number of a key frame -> where its run may end
+    runs = {}                                     # number of a key frame -> where its run ends
     for number, packet in enumerate(packets):
         if packet.pts in wanted:
             last_key_before = max(bisect_right(key_times, packet.pts) - 1, 0)
