@@ -26,7 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip_model import BACKBONES, CLIP
-from data import DATASETS, diving_text
+from data import DATASETS
+from published.annotations import diving_text
 from report.text import align
 from support.checks import unknown_name
 from support.settings import build_configs

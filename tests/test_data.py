@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import data
 import train
 from data import Clip, Clips, DataConfig
-from eval import evaluate, report
+from eval import evaluate
+from report.text import summary
 from pose import JOINT_SETS, write_pose
 from published.annotations import SMARTHOME, SMARTHOME_NOT_BY_CAMERA
 from support import video
@@ -53,7 +54,7 @@ def test_gym288_ties_go_to_the_lower_label_and_are_counted(tree):
     result = evaluate(Undecided(), dataset, 1, "cpu", progress=False)
     assert result["predictions"][0]["predicted"] == 1 and result["ties"] == 1 and result["top1"] == 0
     assert result["top5"] == 1 and result["mean"] == 0             # of the one label that has clips
-    lines = report(result, dataset.labels)
+    lines = summary(result, dataset.labels)
     assert "1 clips were tied" in lines
     os.unlink(dataset.clips[0].path)
     result = evaluate(Undecided(), dataset, 1, "cpu", progress=False)
