@@ -8,7 +8,7 @@ published/pose_files.py, the choice of the one person in support/tracks.py.
 paper section            | what                   | here                    | test_pose.py
                          | the format, its joints | PoseClip, JOINT_SETS    | test_pose_files_*
 ViLP Sec. 3, PeVL Tab. 9 | heatmap of a frame     | gaussian_heatmaps       | test_heatmaps_*
-PeVL Sec. 4, data        | joints of every frame  | extract, EXTRACTORS     | test_extract_*
+PeVL Sec. 4.1            | joints of every frame  | extract, EXTRACTORS     | test_extract_*
                          | ready pose files       | import_clip, IMPORTERS  | test_import_*
 
 Letters: T frames of a clip, J joints, N crops of one person each, (H, W) the size of a frame. A
@@ -411,7 +411,7 @@ def optional_package(module, package):
 
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):
-    """The papers' extractor: HRNet reads the joints of one person from a box in each frame.
+    """PeVL's extractor (Sec. 4.1): HRNet reads one person's joints from a box in each frame.
 
     Where the boxes come from: with `boxes`, from a csv (see read_boxes); with the detector
     "torchvision", from Faster R-CNN; with the detector "track", the default, from HRNet's own

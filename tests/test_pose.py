@@ -1143,3 +1143,222 @@ def test_import_needs_less_than_twice_the_pickle(tmp_path):
     )
     assert int(made.stdout.split()[-1]) < 2 * file.stat().st_size
     assert len(tree(tmp_path / "p")) == 8 and file.stat().st_size > 20e6
+
+
+# ------------------------------------------------------------ OpenPose and AlphaPose
+
+
+OPENPOSE = {  # the orders of OpenPose's documentation
+    25: "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear "
+    "left_ear left_toe left_small_toe left_heel right_toe right_small_toe right_heel",
+    18: "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear "
+    "left_ear",
+}
+
+
+def someone(t, joints=COCO, x=40):
+    """x, y, score of each joint as one list; a joint's place follows from its name, not its number."""
+    numbers = []
+    for name in joints:
+        at = COCO.index(name) if name in COCO else 99
+        numbers += [x + at + t, 50 + 2 * at, 0.5 + at / 100]
+    return numbers
+
+
+def joints_of(t, x=40):
+    """What someone(t) must become."""
+    return np.reshape(someone(t, x=x), (17, 3))
+
+
+def openpose_frame(path, people):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    people = [{"person_id": [-1], "pose_keypoints_2d": person} for person in people]
+    path.write_text(json.dumps({"version": 1.3, "people": people}))
+
+
+def openpose_clip(folder, name, frames, start=0):
+    for t, people in enumerate(frames, start):
+        openpose_frame(folder / f"{name}_{t:012d}_keypoints.json", people)
+
+
+def test_openpose_tables_name_the_same_joints():
+    for count, order in OPENPOSE.items():
+        names = order.split()
+        assert len(names) == count
+        table = pose_files.OPENPOSE_TO_COCO17[count]
+        assert tuple(names[j] for j in table) == COCO
+
+
+@pytest.mark.parametrize("count", [25, 18])
+def test_import_openpose_by_size(tmp_path, count):
+    """Two videos in one folder, one in its own; frames with nobody, two persons in either order."""
+    names = OPENPOSE[count].split()
+    one, far = someone(0, names), [n / 4 for n in someone(0, names, x=400)]
+    openpose_clip(tmp_path / "json", "a_b", [[one], [], [far, someone(2, names)]])
+    openpose_clip(tmp_path / "json", "none", [[], []])
+    openpose_clip(tmp_path / "json" / "c", "c", [[someone(0, names)], [someone(1, names)]])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--size", "480x640") == 0
+    assert sorted(tree(tmp_path / "p")) == ["a_b.npz", "c.npz", "none.npz"]
+    clip = pose.read_pose(tmp_path / "p" / "a_b.npz")
+    assert clip.size == (480, 640) and clip.extractor == "OpenPose" and clip.joints == COCO
+    assert clip.scores.shape == (3, 17) and np.isnan(clip.times).all()
+    for t in (0, 2):
+        assert np.allclose(clip.keypoints[t], joints_of(t)[:, :2])
+        assert np.allclose(clip.scores[t], joints_of(t)[:, 2])
+    assert clip.scores[1].max() == 0
+    assert pose.read_pose(tmp_path / "p" / "none.npz").scores.shape == (2, 17)
+
+
+def test_import_openpose_missing_joints_stay_missing(tmp_path):
+    person = someone(0, OPENPOSE[25].split())
+    person[:3] = 0, 0, 0
+    openpose_clip(tmp_path / "json", "a", [[person]])
+    run("import", "openpose", tmp_path / "json", "--size", "9x9", "--out", tmp_path / "p")
+    clip = pose.read_pose(tmp_path / "p" / "a.npz")
+    assert (clip.scores[0] == 0).tolist() == [True] + [False] * 16
+
+
+def test_import_openpose_pictures_are_named_by_their_folder(tmp_path):
+    for t in (7, 8):
+        openpose_frame(tmp_path / "json" / "vault" / f"img_{t:05d}_keypoints.json",
+                       [someone(t, OPENPOSE[18].split())])
+    run("import", "openpose", tmp_path / "json", "--size", "9x9", "--out", tmp_path / "p")
+    clip = pose.read_pose(tmp_path / "p" / "vault.npz")
+    assert np.allclose(clip.keypoints[:, :, 0], [joints_of(7)[:, 0], joints_of(8)[:, 0]])
+
+
+def test_import_openpose_asks_the_video_for_size_and_number(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    (tmp_path / "rgb").mkdir()
+    video(tmp_path / "rgb" / "a.mp4", 3)
+    video(tmp_path / "rgb" / "short.mp4", 2)
+    for name in ("a", "short", "lost"):
+        openpose_clip(tmp_path / "json", name, [[someone(t, names)] for t in range(3)])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--videos", tmp_path / "rgb") == 0
+    clip = pose.read_pose(tmp_path / "p" / "a.npz")
+    assert clip.size == (64, 96) and clip.clock(np.array([0, 0.1, 0.3])).tolist() == [0, 0.1, 0.3]
+    said = capsys.readouterr().out
+    assert "1 pose clips written" in said and "no video lost" in said
+    assert "3 files, but the video has 2 frames" in said
+
+
+def test_import_openpose_faults_name_the_file(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    good = [[someone(t, names)] for t in range(3)]
+    for name in ("good", "gap", "cut", "mpi", "list", "scaled"):
+        openpose_clip(tmp_path / "json", name, good)
+    frame = "{}_000000000001_keypoints.json"
+    (tmp_path / "json" / frame.format("gap")).unlink()
+    (tmp_path / "json" / frame.format("cut")).write_text('{"people": [')
+    (tmp_path / "json" / frame.format("list")).write_text("[]")
+    openpose_frame(tmp_path / "json" / frame.format("mpi"), [[1.0] * 45])
+    openpose_clip(tmp_path / "json", "scaled", [[[0.5] * 75]] * 3)
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--size", "480x640") == 0
+    said = capsys.readouterr().out
+    assert list(tree(tmp_path / "p")) == ["good.npz"] and "5 broken" in said
+    for fault in (r"no file for frame 1\b", frame.format("cut") + " is no JSON",
+                  frame.format("list") + ' has no "people"',
+                  frame.format("mpi") + ": a person of 45 numbers. Expected 75 or 54",
+                  "no coordinate above 1.*keypoint_scale"):
+        assert re.search(fault, said), fault
+
+
+def test_import_openpose_refuses_what_it_cannot_know(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    openpose_clip(tmp_path / "json" / "x", "a", [[someone(0, names)]])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    (tmp_path / "empty").mkdir()
+    faults = [
+        (command, "how large the frames are.*--videos DIR, or --size HxW"),
+        ((*command, "--size", "480"), "bad --size 480.*480x640"),
+        ((*command, "--size", "4x6", "--videos", tmp_path), "--size and --videos"),
+        ((*command, "--videos", tmp_path / "gone"), "no video or folder"),
+        (("import", "openpose", tmp_path / "empty", "--out", tmp_path, "--size", "4x6"),
+         "holds no .*_keypoints.json"),
+    ]
+    for argv, fault in faults:
+        assert run(*argv) == 2
+        assert re.search(fault, capsys.readouterr().err), fault
+    openpose_clip(tmp_path / "json" / "y", "a", [[someone(0, names)]])
+    assert run(*command, "--size", "4x6") == 2
+    assert re.search("both clip a. Expected different names", capsys.readouterr().err)
+
+
+def alphapose_json(people, form="coco", joints=17):
+    """people: (name of the picture, x) of each person -> what AlphaPose writes."""
+    if form == "coco":
+        feet = [7.0] * 3 * (joints - 17)
+        return [{"image_id": name, "category_id": 1, "keypoints": someone(0, x=x) + feet,
+                 "score": 3.1, "box": [1, 2, 3, 4], "idx": 1} for name, x in people]
+    frames = {}
+    key, inner = {"cmu": ("bodies", "joints"), "open": ("people", "pose_keypoints_2d")}[form]
+    for name, x in people:
+        frame = frames.setdefault(name, {"version": "AlphaPose v0.3", key: []})
+        frame[key].append({inner: someone(0, OPENPOSE[18].split(), x=x)})
+    return frames
+
+
+@pytest.mark.parametrize("form,joints", [("coco", 17), ("coco", 26), ("coco", 136), ("cmu", 18),
+                                         ("open", 18)])
+def test_import_alphapose(tmp_path, form, joints):
+    """Frames without a person are not in the file; the order of the pictures is not that of text."""
+    people = [("10.jpg", 50), ("0.jpg", 40), ("2.jpg", 42), ("2.jpg", 900)]
+    written = json.dumps(alphapose_json(people, form, joints))
+    own = tmp_path / "json" / "clip_a" / "alphapose-results.json"
+    for file in (own, own.parent / "sep-json" / "0.json", tmp_path / "json" / "clip_b.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(written)
+    video(tmp_path / "clip_b.mp4", 12)
+    for name, more in (("p", ("--size", "480x640")), ("q", ("--videos", tmp_path))):
+        run("import", "alphapose", tmp_path / "json", "--out", tmp_path / name, *more)
+    assert sorted(tree(tmp_path / "p")) == ["clip_a.npz", "clip_b.npz"]
+    assert sorted(tree(tmp_path / "q")) == ["clip_b.npz"]
+    for path, T, size in ((tmp_path / "p" / "clip_a.npz", 11, (480, 640)),
+                          (tmp_path / "q" / "clip_b.npz", 12, (64, 96))):
+        clip = pose.read_pose(path)
+        assert clip.scores.shape == (T, 17) and clip.size == size
+        assert clip.extractor == "AlphaPose" and clip.joints == COCO
+        assert np.flatnonzero(clip.scores.max(1)).tolist() == [0, 2, 10]
+        for t, x in ((0, 40), (2, 42), (10, 50)):
+            assert np.allclose(clip.keypoints[t], joints_of(0, x)[:, :2])
+            assert np.allclose(clip.scores[t], joints_of(0, x)[:, 2])
+
+
+def test_import_alphapose_one_file_and_pictures_from_1(tmp_path):
+    file = tmp_path / "vault.json"
+    file.write_text(json.dumps(alphapose_json([("img_00002.jpg", 42), ("img_00001.jpg", 41)])))
+    command = ("import", "alphapose", file, "--size", "9x9", "--out", tmp_path / "p")
+    assert run(*command, "--first", "1") == 0
+    clip = pose.read_pose(tmp_path / "p" / "vault.npz")
+    assert np.allclose(clip.keypoints[:, 0, 0], [41, 42])
+
+
+def test_import_alphapose_faults_name_the_file(tmp_path, capsys):
+    (tmp_path / "json").mkdir()
+    contents = {
+        "good": alphapose_json([("0.jpg", 40)]),
+        "mpii": [{"image_id": "0.jpg", "keypoints": [1.0] * 48}],
+        "late": alphapose_json([("2.jpg", 40)]),
+        "text": alphapose_json([("picture.jpg", 40)]),
+        "other": {"frames": 3},
+    }
+    (tmp_path / "json" / "cut.json").write_text("[{")
+    for name, found in contents.items():
+        (tmp_path / "json" / f"{name}.json").write_text(json.dumps(found))
+    for name in (*contents, "cut"):
+        video(tmp_path / f"{name}.mp4", 2)
+    command = ("import", "alphapose", tmp_path / "json", "--videos", tmp_path)
+    run(*command, "--out", tmp_path / "p")
+    said = capsys.readouterr().out
+    assert list(tree(tmp_path / "p")) == ["good.npz"] and "5 broken" in said
+    for fault in ("cut.json is no JSON", "mpii.json: a person of 48 numbers. Expected 51 or 78",
+                  "late.json: frame 2, counted from 0, but the video has 2", "text.json: no number",
+                  "bad entry of .*other.json"):
+        assert re.search(fault, said), fault
+    run(*command, "--out", tmp_path / "q", "--first", "1")
+    assert "a picture '0.jpg' before the first, 1" in capsys.readouterr().out
