@@ -425,7 +425,7 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
     if not device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    # channels_last is how convolutions like their maps in memory; it changes no result but speed.
+    # channels_last is the layout in memory that convolutions are fastest with.
     model = cached(load_hrnet, weights).to(device, memory_format=torch.channels_last)
     look = partial(predict, model, flip=flip)
 
@@ -449,7 +449,7 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
 def look_in_batches(frames, boxes, look, batch):
     """Joints in the frames that have a box, `batch` crops at a time; 0 in the others.
 
-    boxes: {frame: (4,)}. look(frames, boxes) -> (N, 17, 2), (N, 17), such as hrnet.predict
+    boxes: {frame: (4,)}. look(frames, boxes) -> (N, 17, 2), (N, 17), as published.hrnet.predict
     -> keypoints (T, 17, 2), scores (T, 17).
     """
     keypoints = []                                # a row for each frame
@@ -487,7 +487,7 @@ def follow(frames, look):
     """Joints by tracking: each frame is looked at in the box of the joints of the frame before.
 
     At the start, and when the person is lost, HRNet looks at the whole frame and twice more, each
-    time closer. look(frames, boxes) -> (N, J, 2), (N, J), such as hrnet.predict
+    time closer. look(frames, boxes) -> (N, J, 2), (N, J), such as published.hrnet.predict
     -> keypoints (T, J, 2), scores (T, J), 0 where nobody is.
     """
     keypoints = []
@@ -842,7 +842,8 @@ def build_parser():
     take = commands.add_parser("import", help="convert a public file", formatter_class=style)
     take.add_argument("importer", choices=IMPORTERS, help="which program wrote it")
     take.add_argument("path", metavar="file",
-                      help="pyskl, k400: the pickle; the others: a folder of json files")
+                      help="pyskl, k400: the pickle; smarthome, alphapose: a json or a folder of "
+                           "them; openpose: a folder")
     take.add_argument("--keypoints", default="", help="k400: the kpfile, or the folder of them")
     take.add_argument("--videos", default="",
                       help="openpose, alphapose: folder of the videos, for the frames' size and "
