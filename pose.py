@@ -3,18 +3,17 @@
 Both papers read 2D joints beside the video. This file makes them from videos, by HRNet or by an
 off-the-shelf program behind the same wrapper, and converts public pose files; all end in the same
 small format. HRNet's network lies in published/hrnet.py, the public formats in
-published/pose_files.py.
+published/pose_files.py, the choice of the one person in support/tracks.py.
 
 paper section            | what                   | here                    | test_pose.py
                          | the format, its joints | PoseClip, JOINT_SETS    | test_pose_files_*
 ViLP Sec. 3, PeVL Tab. 9 | heatmap of a frame     | gaussian_heatmaps       | test_heatmaps_*
-PeVL Sec. 4, data        | the person of a clip   | link_people, one_person | test_link_people_*
-                         | joints of every frame  | extract, EXTRACTORS     | test_extract_*
+PeVL Sec. 4.1            | joints of every frame  | extract, EXTRACTORS     | test_extract_*
                          | ready pose files       | import_clip, IMPORTERS  | test_import_*
 
-Letters: T frames of a clip, J joints, M persons, (H, W) the size of a frame. A joint is (x, y) in
-pixels of the frame, (0, 0) the centre of the top left pixel; score 0: it is not there. A box is
-x0, y0, x1, y1, in the same pixels.
+Letters: T frames of a clip, J joints, N crops of one person each, (H, W) the size of a frame. A
+joint is (x, y) in pixels of the frame, (0, 0) the centre of the top left pixel; score 0: it is not
+there. A box is x0, y0, x1, y1, in the same pixels.
 
     python pose.py extract VIDEO_OR_DIR --out DIR/poses
     python pose.py import pyskl diving48_hrnet.pkl --out DIR/poses
@@ -27,7 +26,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +41,7 @@ from published.hrnet import WEIGHTS, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
 from support.checks import unknown_name
 from support.files import atomic
+from support.tracks import joint_boxes, link_people, one_person
 
 # ---- Joint sets --------------------------------------------------------------------------------
 
@@ -299,132 +299,6 @@ def draw_skeleton(image, keypoints, scores, joints, threshold=0.3):
     return image
 
 
-# ---- Which person: boxes and tracks ------------------------------------------------------------
-
-# A clip's label is about one person, a pose file holds one. Detectors find everyone, judges and
-# spectators too, and list them in another order in each frame: boxes are linked to tracks, and one
-# track is chosen.
-
-
-def joint_boxes(keypoints, scores, threshold=0.0):
-    """keypoints (..., J, 2), scores (..., J) -> (..., 5): the box around the joints, its score.
-
-    The box holds the joints with a score above `threshold`; its score is the mean over all joints.
-    Where fewer than two are seen there is no box: five zeros.
-    """
-    seen = (scores > threshold)[..., None]                                 # (..., J, 1)
-    low = np.where(seen, keypoints, np.inf).min(-2)                        # (..., 2)
-    high = np.where(seen, keypoints, -np.inf).max(-2)                      # (..., 2)
-    score = scores.mean(-1, keepdims=True)                                 # (..., 1)
-
-    boxes = np.concatenate([low, high, score], -1)                         # (..., 5)
-    enough = seen.sum(-2) > 1                                              # (..., 1)
-    return np.where(enough, boxes, 0)
-
-
-def overlaps(a, b):
-    """Intersection over union (n, m) of boxes a (n, 4 or more) and b (m, 4 or more)."""
-    start_a = a[:, :2]                                                     # (n, 2), x and y
-    end_a = a[:, 2:4]
-    start_b = b[:, :2]                                                     # (m, 2)
-    end_b = b[:, 2:4]
-
-    low = np.maximum(start_a[:, None], start_b)                            # (n, m, 2)
-    high = np.minimum(end_a[:, None], end_b)
-    sides = np.clip(high - low, 0, None)          # 0 where they do not meet
-    both = np.prod(sides, -1)                                              # (n, m)
-
-    area_a = np.prod(end_a - start_a, -1)                                  # (n,)
-    area_b = np.prod(end_b - start_b, -1)                                  # (m,)
-    either = area_a[:, None] + area_b - both                               # (n, m)
-    return both / np.maximum(either, 1e-9)        # boxes without area overlap nothing
-
-
-@dataclass
-class Track:
-    """One person through a clip, as far as link_people has followed them."""
-
-    box: np.ndarray | None = None                 # (5,): the last box and its score
-    t: int = -1                                   # the frame of that box
-    weight: float = 0.0                           # sum over frames of score x area
-    at: dict = field(default_factory=dict)        # frame -> number of the box in that frame
-
-    def add(self, t, n, box):
-        """The n-th box of frame t is this person's."""
-        x0, y0, x1, y1, score = box
-        self.box = box
-        self.t = t
-        self.weight += score * (x1 - x0) * (y1 - y0)
-        self.at[t] = n
-
-
-def link_people(boxes, overlap=0.3, patience=30):
-    """T arrays (n, 5) of box and score -> (T,): which box of a frame is the clip's person, or -1.
-
-    A box joins the track whose last box, at most `patience` frames old, it overlaps most, if the
-    overlap (intersection over union) is at least `overlap`; other boxes with a score above 0 begin
-    tracks. The person is the track with the largest sum of score x area over the clip: frames
-    without them count as 0, so that nobody wins by passing close to the camera.
-    """
-    tracks = []
-    for t, now in enumerate(boxes):
-        live = [track for track in tracks if t - track.t <= patience]
-        joined = match(live, now, t, overlap)
-
-        for n in range(len(now)):
-            if n in joined:
-                joined[n].add(t, n, now[n])
-            elif now[n, 4] > 0:
-                newcomer = Track()
-                newcomer.add(t, n, now[n])
-                tracks.append(newcomer)
-
-    person = max(tracks, key=lambda track: track.weight, default=Track())
-    return np.array([person.at.get(t, -1) for t in range(len(boxes))], int)
-
-
-def match(live, now, t, overlap):
-    """The boxes of frame t that go on with a track: number of the box -> Track.
-
-    live: list of Track. now: (n, 5). The best pair goes first; each box and track is taken once.
-    """
-    last_boxes = np.array([track.box for track in live]).reshape(-1, 5)
-    fit = overlaps(last_boxes, now)                                        # (tracks, n)
-    best_first = np.argsort(-fit, axis=None, kind="stable")
-
-    joined = {}
-    taken = set()
-    for pair in best_first:
-        k, n = divmod(int(pair), len(now))
-        is_free = k not in taken and n not in joined and now[n, 4] > 0
-        if is_free and fit[k, n] >= overlap:
-            taken.add(k)
-            joined[n] = live[k]
-    return joined
-
-
-def one_person(keypoints, scores):
-    """Persons without order, (M, T, J, 2) and (M, T, J) -> the clip's person (T, J, 2), (T, J).
-
-    Frames without them are 0, and so is what is not finite. Where a clip holds one person there is
-    nothing to choose, and a jump, as at a cut, does not end the track.
-    """
-    keypoints = np.nan_to_num(np.float32(keypoints), posinf=0, neginf=0)
-    M, T = np.shape(scores)[:2]
-    scores = np.nan_to_num(np.float32(scores), posinf=0, neginf=0)
-    if M < 2:
-        return keypoints.sum(0), scores.sum(0)    # the only person, or zeros where M is 0
-
-    boxes = joint_boxes(keypoints, scores).swapaxes(0, 1)                  # (T, M, 5)
-    picks = link_people(boxes)                                             # (T,)
-
-    # Where nobody was picked, -1 reads the last person, and the product makes that 0.
-    there = (picks >= 0)[:, None]                                          # (T, 1)
-    keypoints = keypoints[picks, range(T)] * there[..., None]              # (T, J, 2)
-    scores = scores[picks, range(T)] * there                               # (T, J)
-    return keypoints, scores
-
-
 # ---- Videos ------------------------------------------------------------------------------------
 
 
@@ -507,6 +381,9 @@ def write_overlay(path, video, clip):
 
 # ---- Extractors --------------------------------------------------------------------------------
 
+# Whoever finds the joints is a function behind one wrapper, `extract`: it is given the frames and
+# gives joints and scores, and knows nothing of files. Another one is an entry more in EXTRACTORS.
+
 
 class Extractor(NamedTuple):
     """A way to find the joints of the person in a video."""
@@ -534,7 +411,7 @@ def optional_package(module, package):
 
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):
-    """The papers' extractor: HRNet reads the joints of one person from a box in each frame.
+    """PeVL's extractor (Sec. 4.1): HRNet reads one person's joints from a box in each frame.
 
     Where the boxes come from: with `boxes`, from a csv (see read_boxes); with the detector
     "torchvision", from Faster R-CNN; with the detector "track", the default, from HRNet's own
@@ -548,7 +425,7 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
     if not device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    # channels_last is how convolutions like their maps in memory; it changes no result but speed.
+    # channels_last is the layout in memory that convolutions are fastest with.
     model = cached(load_hrnet, weights).to(device, memory_format=torch.channels_last)
     look = partial(predict, model, flip=flip)
 
@@ -572,7 +449,7 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
 def look_in_batches(frames, boxes, look, batch):
     """Joints in the frames that have a box, `batch` crops at a time; 0 in the others.
 
-    boxes: {frame: (4,)}. look(frames, boxes) -> (N, 17, 2), (N, 17), such as hrnet.predict
+    boxes: {frame: (4,)}. look(frames, boxes) -> (N, 17, 2), (N, 17), as published.hrnet.predict
     -> keypoints (T, 17, 2), scores (T, 17).
     """
     keypoints = []                                # a row for each frame
@@ -610,7 +487,7 @@ def follow(frames, look):
     """Joints by tracking: each frame is looked at in the box of the joints of the frame before.
 
     At the start, and when the person is lost, HRNet looks at the whole frame and twice more, each
-    time closer. look(frames, boxes) -> (N, J, 2), (N, J), such as hrnet.predict
+    time closer. look(frames, boxes) -> (N, J, 2), (N, J), such as published.hrnet.predict
     -> keypoints (T, J, 2), scores (T, J), 0 where nobody is.
     """
     keypoints = []
@@ -726,6 +603,9 @@ EXTRACTORS = {
 
 
 # ---- From a video or a public file to a pose clip ----------------------------------------------
+
+# Both ways end in a PoseClip. What differs is the clock: a video says when each frame was, a public
+# file at most which frame it was, so that PoseClip.clock lays its rows over the video.
 
 
 def extract(video, extractor="hrnet", **options):
@@ -865,6 +745,10 @@ def take_shard(files, shard):
     return files[int(said[1])::int(said[2])]
 
 
+# Every command makes one file a clip and skips what is there: after a crash the same command goes
+# on, and several machines share the work by --shard.
+
+
 def run_extract(videos, out, overwrite, shard, overlay, extractor, **options):
     """`pose.py extract`: one pose file for each video; the options go to the extractor."""
     files = list(find_videos(videos).values())
@@ -958,7 +842,8 @@ def build_parser():
     take = commands.add_parser("import", help="convert a public file", formatter_class=style)
     take.add_argument("importer", choices=IMPORTERS, help="which program wrote it")
     take.add_argument("path", metavar="file",
-                      help="pyskl, k400: the pickle; the others: a folder of json files")
+                      help="pyskl, k400: the pickle; smarthome, alphapose: a json or a folder of "
+                           "them; openpose: a folder")
     take.add_argument("--keypoints", default="", help="k400: the kpfile, or the folder of them")
     take.add_argument("--videos", default="",
                       help="openpose, alphapose: folder of the videos, for the frames' size and "

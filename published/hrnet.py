@@ -1,17 +1,17 @@
-"""HRNet in raw PyTorch: the network that found the joints of the papers' data sets.
+"""HRNet in raw PyTorch: the network that finds the joints where a data set has none (Sec. 4.1).
 
 A top-down pose network: it is given a crop around one person and answers with one heatmap for each
 joint. Its branches of 1/4, 1/8, 1/16 and 1/32 of the crop's resolution run side by side, and
 exchange their maps again and again, so that the fine branch never loses its resolution (Sun et
 al., CVPR 2019). Modules are named as in the published checkpoints, so that these load unchanged.
 
-paper section     | what                             | here                   | test_pose.py
-PeVL Sec. 4, data | the network                      | HRNet                  | test_hrnet_*
-                  | published weights, read safely   | load_hrnet, WEIGHTS    | test_load_hrnet_*
-                  | frame -> crop                    | crop_rule, crop_people | test_crop_*
-                  | heatmaps -> joints in the frame  | decode_heatmaps        | test_decode_*
-                  | flip test                        | predict_heatmaps       | test_flip_test_*
-                  | frames, boxes -> joints, scores  | predict                | test_extract_hrnet_*
+paper section  | what                            | here                   | test_pose.py
+PeVL Sec. 4.1  | the network                     | HRNet                  | test_hrnet_*
+               | published weights, read safely  | load_hrnet, WEIGHTS    | test_load_hrnet_*
+               | frame -> crop                   | crop_rule, crop_people | test_crop_*
+               | heatmaps -> joints in the frame | decode_heatmaps        | test_decode_*
+               | flip test                       | predict_heatmaps       | test_flip_test_*
+               | frames, boxes -> joints, scores | predict                | test_extract_hrnet_*
 
 Letters: N crops (one person each), J joints, (h, w) the size of a crop or of a heatmap, (H, W) that
 of a frame. A point is (x, y) in pixels, (0, 0) the centre of the top left pixel. A box is

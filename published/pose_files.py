@@ -9,8 +9,8 @@ FineGym, Diving48, UCF,  | pyskl, one pickle           | import_pyskl     | test
   HMDB                   |                             |                  |
 Kinetics-400             | pyskl, index and kpfiles    | import_k400      | test_import_k400
 Toyota-Smarthome         | LCR-Net++, JSON for a clip  | import_smarthome | test_import_smarthome
-any; PeVL's references 4 | OpenPose, JSON for a frame  | import_openpose  | test_import_openpose_*
-  and 15                 | AlphaPose, JSON for a video | import_alphapose | test_import_alphapose_*
+any; PeVL's references 4 | OpenPose, JSON for a frame  | import_openpose  | test_import_openpose*
+  and 15                 | AlphaPose, JSON for a video | import_alphapose | test_import_alphapose*
                          | pickle, its code not run    | load_plain       | test_plain_pickles_*
 
 Letters: M persons, T frames of a clip, J joints, (H, W) the frame. A joint is (x, y) in pixels of
@@ -271,7 +271,7 @@ def import_k400(path, options):
         raise FileNotFoundError(f"no file or folder {options.keypoints!r}. Expected the kpfiles of "
                                 f"{path}. Give --keypoints.")
 
-    # A kpfile has gigabytes: one is kept, and clips of the same file follow each other. The list is
+    # A kpfile is large: one is kept, and clips of the same file follow each other. The list is
     # drained from its end, so that descending here is ascending there.
     load_kpfile = lru_cache(maxsize=1)(load_plain)
     annotations.sort(key=raw_file, reverse=True)

@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pose
+from published import hrnet, pose_files
 from strategies import seeds
+from support import tracks
 
 ROOT = Path(__file__).resolve().parents[1]
 COCO = pose.JOINT_SETS["coco17"].names
@@ -69,15 +71,11 @@ def test_joint_sets_are_consistent(name):
     assert [known.flip_index[j] for j in known.flip_index] == list(range(len(known.names)))
     assert {a for bone in known.bones for a in bone} == set(range(len(known.names)))
     assert pose.joint_set(list(known.names)) is known
-    parts = [known.names[j].split("_") for j in known.to_coco17]
-    for (*_, part), target in zip(parts, COCO):
-        assert part == "head" or part == target.split("_")[-1]
-    for j, target in zip(known.to_coco17, COCO):
-        assert known.names[j] == "head" or known.names[j] == target
 
 
 def test_coco17_has_the_official_pairs_and_smarthome_its_order():
     assert pose.JOINT_SETS["coco17"].flip_pairs == tuple(zip(range(1, 17, 2), range(2, 17, 2)))
+    assert pose.JOINT_SETS["coco17"].flip_index == hrnet.FLIP_INDEX
     assert pose.JOINT_SETS["smarthome13"].names[:4] == (
         "right_ankle",
         "left_ankle",
@@ -87,13 +85,7 @@ def test_coco17_has_the_official_pairs_and_smarthome_its_order():
     assert pose.JOINT_SETS["smarthome13"].names[-3:] == ("right_shoulder", "left_shoulder", "head")
 
 
-def test_thirteen_joints_become_seventeen():
-    joints = pose.JOINT_SETS["smarthome13"].names
-    points, scores = pose.to_coco17(
-        np.arange(26.0).reshape(1, 13, 2), np.arange(13.0)[None], joints
-    )
-    assert points.shape == (1, 17, 2)
-    assert scores[0].tolist() == [12] * 5 + [11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+def test_unknown_joints_are_refused():
     with pytest.raises(ValueError, match="unknown joints.*Expected.*coco17.*JOINT_SETS"):
         pose.joint_set(["nose", "tail"])
 
@@ -211,12 +203,12 @@ GOLDEN = json.loads((ROOT / "tests" / "golden_hrnet.json").read_text())
 @pytest.fixture(scope="module")
 def narrow():
     torch.manual_seed(0)
-    return pose.HRNet(8).eval()
+    return hrnet.HRNet(8).eval()
 
 
 @pytest.mark.parametrize("width", [32, 48])
 def test_hrnet_has_the_published_keys(width):
-    model = pose.HRNet(width)
+    model = hrnet.HRNet(width)
     lines = [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()]
     golden = GOLDEN[f"w{width}"]
     assert set(golden["some"]) <= set(lines)
@@ -233,7 +225,7 @@ def test_hrnet_has_the_published_keys(width):
 def test_hrnet_gives_quarter_size_heatmaps(narrow):
     with torch.inference_mode():
         assert narrow(torch.zeros(2, 3, 64, 32)).shape == (2, 17, 16, 8)
-        assert pose.HRNet(8, 5).eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 5, 24, 24)
+        assert hrnet.HRNet(8, 5).eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 5, 24, 24)
 
 
 def test_hrnet_alone_equals_in_a_batch(narrow):
@@ -270,7 +262,7 @@ def test_load_hrnet_reads_every_published_naming(tmp_path, narrow, style):
     new = style != "old"  # nor were files zipped before 1.6
     path = tmp_path / "hrnet_384x288.pth"
     torch.save(renamed(narrow, style), path, _use_new_zipfile_serialization=new)
-    loaded = pose.load_hrnet(tmp_path / "hrnet_384x288.pth")
+    loaded = hrnet.load_hrnet(tmp_path / "hrnet_384x288.pth")
     assert loaded.input_size == (384, 288) and not loaded.training
     x = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
@@ -288,12 +280,15 @@ def test_load_hrnet_accounts_for_every_key(tmp_path, narrow):
     ):
         torch.save({k: v for k, v in (state | change).items() if v is not None}, path)
         with pytest.raises(ValueError, match=fault):
-            pose.load_hrnet(path)
-    with pytest.raises(FileNotFoundError, match="Did you mean w32_256x192"):
-        pose.load_hrnet("w32-256x192")
+            hrnet.load_hrnet(path)
+    with pytest.raises(ValueError, match="Did you mean 'w32_256x192'"):
+        hrnet.load_hrnet("w32-256x192")
+    for gone in ("gone.pth", "folder/gone"):
+        with pytest.raises(FileNotFoundError, match=f"no HRNet weights {gone}.*w32_256x192"):
+            hrnet.load_hrnet(gone)
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match="cannot read .*weights"):
-        pose.load_hrnet(path)
+        hrnet.load_hrnet(path)
 
 
 class Evil:
@@ -310,7 +305,7 @@ def test_load_hrnet_runs_no_code(tmp_path, narrow):
         {"state_dict": narrow.state_dict(), "meta": Evil(f"touch {mark}")}, tmp_path / "w.pth"
     )
     try:
-        pose.load_hrnet(tmp_path / "w.pth")  # read as inert, or refused: both are right
+        hrnet.load_hrnet(tmp_path / "w.pth")  # read as inert, or refused: both are right
     except ValueError:
         pass
     assert not mark.exists()
@@ -345,24 +340,24 @@ def test_load_hrnet_downloads_once_and_checks_the_hash(
     (folder / bad).write_bytes((folder / good).read_bytes())
     monkeypatch.setenv("PEVL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        pose,
+        hrnet,
         "WEIGHTS",
         {"good": address + good, "bad": address + bad, "gone": address + "x-00000000_1.pth"},
     )
-    pose.load_hrnet("good")
+    hrnet.load_hrnet("good")
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [good]
     with pytest.raises(ValueError, match="SHA-256 is.*Expected SHA-256 00000000.*by hand"):
-        pose.load_hrnet("bad")
+        hrnet.load_hrnet("bad")
     with pytest.raises(ValueError, match="cannot download.*by hand"):
-        pose.load_hrnet("gone")
+        hrnet.load_hrnet("gone")
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [good]  # no half file, no bad file
     (folder / good).unlink()
-    assert pose.load_hrnet("good").input_size == (256, 192)
+    assert hrnet.load_hrnet("good").input_size == (256, 192)
     assert "MiB" in capsys.readouterr().err
 
 
 def test_known_weights_carry_their_hash_in_the_name():
-    for name, url in pose.WEIGHTS.items():
+    for name, url in hrnet.WEIGHTS.items():
         assert re.search(r"-[0-9a-f]{8}_\d{8}\.pth$", url) and name[-7:] in url and name[:3] in url
 
 
@@ -379,9 +374,9 @@ FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 def test_crop_equals_bilinear_reading(box, seed):
     """Against a pixel-wise transcription: centre to centre, one scale, black outside."""
     rng, (h, w) = np.random.default_rng(seed), (64, 48)
-    crop = pose.crop_people([FRAME], torch.tensor([box]), (h, w))[0]
+    crop = hrnet.crop_people([FRAME], torch.tensor([box]), (h, w))[0]
     crop = (
-        crop * torch.tensor(pose.STD)[:, None, None] + torch.tensor(pose.MEAN)[:, None, None]
+        crop * torch.tensor(hrnet.STD)[:, None, None] + torch.tensor(hrnet.MEAN)[:, None, None]
     ).numpy()
     box_w, box_h = box[2] - box[0], box[3] - box[1]
     if box_w > w / h * box_h:
@@ -410,11 +405,11 @@ def test_crop_equals_bilinear_reading(box, seed):
 def test_decode_returns_a_planted_joint(box, fx, fy, size):
     """Crop, heatmap, decode, back to the frame: within half a heatmap pixel, for any box."""
     boxes, (h, w) = torch.tensor([box]), size
-    (centre,), (width,) = pose.crop_rule(boxes, size)
+    (centre,), (width,) = hrnet.crop_rule(boxes, size)
     spot = torch.tensor([fx * (w - 1), fy * (h - 1)])
     joint = centre + (spot - torch.tensor([w, h]) / 2) * width / w
     maps = pose.gaussian_heatmaps(spot[None, None], torch.ones(1, 1), size, 2.0)
-    found, score = pose.decode_heatmaps(maps, boxes)
+    found, score = hrnet.decode_heatmaps(maps, boxes)
     assert ((found[0, 0] - joint).abs() <= 0.5 * width / w + 1e-3).all() and score > 0.8
 
 
@@ -424,7 +419,7 @@ def test_decode_equals_the_published_steps():
     maps = torch.randn(2, 60, 16, 12)
     maps[0, 0] = -1.0
     boxes = torch.tensor([[10.0, 20, 70, 90], [5, 5, 50, 20]])
-    found, scores = pose.decode_heatmaps(maps, boxes)
+    found, scores = hrnet.decode_heatmaps(maps, boxes)
     for n, j in np.ndindex(2, 60):
         m = maps[n, j].numpy()
         y, x = np.unravel_index(m.argmax(), m.shape)
@@ -444,8 +439,8 @@ def test_flip_test_of_a_symmetric_input_is_symmetric(narrow):
     x = torch.randn(1, 3, 64, 64)
     x = x + x.flip(-1)
     with torch.inference_mode():
-        maps = pose.predict_heatmaps(narrow, x, flip=True)
-        plain = pose.predict_heatmaps(narrow, x, flip=False)
+        maps = hrnet.predict_heatmaps(narrow, x, flip=True)
+        plain = hrnet.predict_heatmaps(narrow, x, flip=False)
     mirrored = maps.flip(-1)[:, pose.JOINT_SETS["coco17"].flip_index]
     assert torch.allclose(maps[..., 1:], mirrored[..., :-1], atol=1e-5)  # about column w / 2
     assert not torch.allclose(plain[..., 1:], plain.flip(-1)[..., :-1], atol=1e-3)
@@ -495,10 +490,10 @@ def overfit(frames, steps, settled, size=(128, 96)):
         np.array([[*j.min(0) - 4, *j.max(0) + 4] for j in joints]), dtype=torch.float32
     )
     torch.manual_seed(0)
-    model = pose.HRNet(8)
+    model = hrnet.HRNet(8)
     model.input_size, heat = size, (size[0] // 4, size[1] // 4)
-    crops = pose.crop_people(images, boxes, size)
-    centres, widths = pose.crop_rule(boxes, size)
+    crops = hrnet.crop_people(images, boxes, size)
+    centres, widths = hrnet.crop_rule(boxes, size)
     spots = (torch.tensor(np.array(joints)) - centres[:, None]) / (widths / heat[1])[:, None, None]
     target = pose.gaussian_heatmaps(
         spots + torch.tensor([heat[1], heat[0]]) / 2, torch.ones(frames, 17), heat, 1.5
@@ -516,7 +511,7 @@ def overfit(frames, steps, settled, size=(128, 96)):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    found, scores = pose.predict(model.train(not settled), images, boxes, flip=False)
+    found, scores = hrnet.predict(model.train(not settled), images, boxes, flip=False)
     joints = np.array(joints)
     torso = np.linalg.norm(joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1), axis=-1)
     return (np.linalg.norm(found - joints, axis=-1) < 0.1 * torso[:, None]).mean()
@@ -551,21 +546,21 @@ def test_link_people_follows_the_largest_in_any_order(seed, T):
         frames.append(np.array(now))
     if truth.count(-1) > T // 2:
         return
-    assert pose.link_people(frames).tolist() == truth
+    assert tracks.link_people(frames).tolist() == truth
 
 
 def test_link_people_prefers_the_clip_to_a_passer_by():
     athlete, passer = moving(20, 10, 10, 40), np.array([300, 300, 390, 390, 0.9])
     frames = [np.array([athlete[t]] + ([passer] if t == 7 else [])) for t in range(20)]
-    assert pose.link_people(frames).tolist() == [0] * 20
-    assert pose.link_people([np.zeros((0, 5))] * 3).tolist() == [-1] * 3
-    assert pose.link_people([np.array([[0, 0, 9, 9, 0.0]])]).tolist() == [-1]  # a zero person
-    assert pose.link_people([]).tolist() == []
+    assert tracks.link_people(frames).tolist() == [0] * 20
+    assert tracks.link_people([np.zeros((0, 5))] * 3).tolist() == [-1] * 3
+    assert tracks.link_people([np.array([[0, 0, 9, 9, 0.0]])]).tolist() == [-1]  # a zero person
+    assert tracks.link_people([]).tolist() == []
 
 
 def test_overlaps_are_areas():
     a = np.array([[0, 0, 10, 10, 1], [20, 20, 30, 30, 1]])
-    assert np.allclose(pose.overlaps(a, np.array([[5, 0, 15, 10, 1]])), [[50 / 150], [0]])
+    assert np.allclose(tracks.overlaps(a, np.array([[5, 0, 15, 10, 1]])), [[50 / 150], [0]])
 
 
 def person_at(x, y, J=17):
@@ -618,7 +613,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         assert close(found[batch].keypoints, found[1].keypoints)
     assert (found[2].scores[[2, 4]] == 0).all() and found[2].scores.shape == (5, 17)
     frames = [image for image in pose.Video(clip)]
-    points, scores = pose.predict(pose.load_hrnet(tiny_weights), [frames[3]], [rows[2][2:]])
+    points, scores = hrnet.predict(hrnet.load_hrnet(tiny_weights), [frames[3]], [rows[2][2:]])
     assert close(points[0], found[2].keypoints[3])
     assert np.allclose(scores[0], found[2].scores[3], atol=1e-4)
     with pytest.raises(pose.BrokenClip, match="no clip c"):
@@ -688,7 +683,7 @@ def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
     clip = pose.extract(video(tmp_path / "a.mp4", 6), "quick")
     assert clip.keypoints[:, 0, 0].tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
     assert np.allclose(clip.times, np.arange(6) / 20) and clip.extractor == "quick"
-    with pytest.raises(ValueError, match="no extractor 'quik'.*hrnet"):
+    with pytest.raises(ValueError, match="unknown extractor 'quik'.*hrnet.*Did you mean 'quick'"):
         pose.extract(tmp_path / "a.mp4", "quik")
 
 
@@ -805,7 +800,8 @@ def test_extract_command_errors_are_one_line(tmp_path, folder, quick, capsys):
         ((tmp_path / "gone", *out), "no video or folder"),
         ((folder, *out), "would both make"),
         ((folder / "sub", *out, "--shard", "3/3"), "bad --shard"),
-        ((folder / "sub", *out, "--weights", "w33"), "no HRNet weights"),
+        ((folder / "sub", *out, "--weights", "w33"), "unknown HRNet weights 'w33'"),
+        ((folder / "sub", *out, "--weights", "w33.pth"), "no HRNet weights"),
     ):
         assert run("extract", *argv) == 2
         said = capsys.readouterr().err.strip()
@@ -1104,7 +1100,7 @@ def test_plain_pickles_come_back(tmp_path_factory, seed, protocol, kind):
     }
     path = tmp_path_factory.getbasetemp() / "plain.pkl"
     path.write_bytes(pickle.dumps(value, protocol))
-    back = pose.load_plain(path)
+    back = pose_files.load_plain(path)
     for a, b in zip(value["a"] + [value["s"]], back["a"] + [back["s"]]):
         assert np.array_equal(a, b) and b.dtype.newbyteorder("=") == a.dtype.newbyteorder("=")
     assert back["n"] == value["n"]
@@ -1147,3 +1143,222 @@ def test_import_needs_less_than_twice_the_pickle(tmp_path):
     )
     assert int(made.stdout.split()[-1]) < 2 * file.stat().st_size
     assert len(tree(tmp_path / "p")) == 8 and file.stat().st_size > 20e6
+
+
+# ------------------------------------------------------------ OpenPose and AlphaPose
+
+
+OPENPOSE = {  # the orders of OpenPose's documentation
+    25: "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist mid_hip "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear "
+    "left_ear left_toe left_small_toe left_heel right_toe right_small_toe right_heel",
+    18: "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+    "right_hip right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear "
+    "left_ear",
+}
+
+
+def someone(t, joints=COCO, x=40):
+    """x, y, score of each joint as one list; a joint's place follows from its name, not its number."""
+    numbers = []
+    for name in joints:
+        at = COCO.index(name) if name in COCO else 99
+        numbers += [x + at + t, 50 + 2 * at, 0.5 + at / 100]
+    return numbers
+
+
+def joints_of(t, x=40):
+    """What someone(t) must become."""
+    return np.reshape(someone(t, x=x), (17, 3))
+
+
+def openpose_frame(path, people):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    people = [{"person_id": [-1], "pose_keypoints_2d": person} for person in people]
+    path.write_text(json.dumps({"version": 1.3, "people": people}))
+
+
+def openpose_clip(folder, name, frames, start=0):
+    for t, people in enumerate(frames, start):
+        openpose_frame(folder / f"{name}_{t:012d}_keypoints.json", people)
+
+
+def test_openpose_tables_name_the_same_joints():
+    for count, order in OPENPOSE.items():
+        names = order.split()
+        assert len(names) == count
+        table = pose_files.OPENPOSE_TO_COCO17[count]
+        assert tuple(names[j] for j in table) == COCO
+
+
+@pytest.mark.parametrize("count", [25, 18])
+def test_import_openpose_by_size(tmp_path, count):
+    """Two videos in one folder, one in its own; frames with nobody, two persons in either order."""
+    names = OPENPOSE[count].split()
+    one, far = someone(0, names), [n / 4 for n in someone(0, names, x=400)]
+    openpose_clip(tmp_path / "json", "a_b", [[one], [], [far, someone(2, names)]])
+    openpose_clip(tmp_path / "json", "none", [[], []])
+    openpose_clip(tmp_path / "json" / "c", "c", [[someone(0, names)], [someone(1, names)]])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--size", "480x640") == 0
+    assert sorted(tree(tmp_path / "p")) == ["a_b.npz", "c.npz", "none.npz"]
+    clip = pose.read_pose(tmp_path / "p" / "a_b.npz")
+    assert clip.size == (480, 640) and clip.extractor == "OpenPose" and clip.joints == COCO
+    assert clip.scores.shape == (3, 17) and np.isnan(clip.times).all()
+    for t in (0, 2):
+        assert np.allclose(clip.keypoints[t], joints_of(t)[:, :2])
+        assert np.allclose(clip.scores[t], joints_of(t)[:, 2])
+    assert clip.scores[1].max() == 0
+    assert pose.read_pose(tmp_path / "p" / "none.npz").scores.shape == (2, 17)
+
+
+def test_import_openpose_missing_joints_stay_missing(tmp_path):
+    person = someone(0, OPENPOSE[25].split())
+    person[:3] = 0, 0, 0
+    openpose_clip(tmp_path / "json", "a", [[person]])
+    run("import", "openpose", tmp_path / "json", "--size", "9x9", "--out", tmp_path / "p")
+    clip = pose.read_pose(tmp_path / "p" / "a.npz")
+    assert (clip.scores[0] == 0).tolist() == [True] + [False] * 16
+
+
+def test_import_openpose_pictures_are_named_by_their_folder(tmp_path):
+    for t in (7, 8):
+        openpose_frame(tmp_path / "json" / "vault" / f"img_{t:05d}_keypoints.json",
+                       [someone(t, OPENPOSE[18].split())])
+    run("import", "openpose", tmp_path / "json", "--size", "9x9", "--out", tmp_path / "p")
+    clip = pose.read_pose(tmp_path / "p" / "vault.npz")
+    assert np.allclose(clip.keypoints[:, :, 0], [joints_of(7)[:, 0], joints_of(8)[:, 0]])
+
+
+def test_import_openpose_asks_the_video_for_size_and_number(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    (tmp_path / "rgb").mkdir()
+    video(tmp_path / "rgb" / "a.mp4", 3)
+    video(tmp_path / "rgb" / "short.mp4", 2)
+    for name in ("a", "short", "lost"):
+        openpose_clip(tmp_path / "json", name, [[someone(t, names)] for t in range(3)])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--videos", tmp_path / "rgb") == 0
+    clip = pose.read_pose(tmp_path / "p" / "a.npz")
+    assert clip.size == (64, 96) and clip.clock(np.array([0, 0.1, 0.3])).tolist() == [0, 0.1, 0.3]
+    said = capsys.readouterr().out
+    assert "1 pose clips written" in said and "no video lost" in said
+    assert "3 files, but the video has 2 frames" in said
+
+
+def test_import_openpose_faults_name_the_file(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    good = [[someone(t, names)] for t in range(3)]
+    for name in ("good", "gap", "cut", "mpi", "list", "scaled"):
+        openpose_clip(tmp_path / "json", name, good)
+    frame = "{}_000000000001_keypoints.json"
+    (tmp_path / "json" / frame.format("gap")).unlink()
+    (tmp_path / "json" / frame.format("cut")).write_text('{"people": [')
+    (tmp_path / "json" / frame.format("list")).write_text("[]")
+    openpose_frame(tmp_path / "json" / frame.format("mpi"), [[1.0] * 45])
+    openpose_clip(tmp_path / "json", "scaled", [[[0.5] * 75]] * 3)
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    assert run(*command, "--size", "480x640") == 0
+    said = capsys.readouterr().out
+    assert list(tree(tmp_path / "p")) == ["good.npz"] and "5 broken" in said
+    for fault in (r"no file for frame 1\b", frame.format("cut") + " is no JSON",
+                  frame.format("list") + ' has no "people"',
+                  frame.format("mpi") + ": a person of 45 numbers. Expected 75 or 54",
+                  "no coordinate above 1.*keypoint_scale"):
+        assert re.search(fault, said), fault
+
+
+def test_import_openpose_refuses_what_it_cannot_know(tmp_path, capsys):
+    names = OPENPOSE[25].split()
+    openpose_clip(tmp_path / "json" / "x", "a", [[someone(0, names)]])
+    command = ("import", "openpose", tmp_path / "json", "--out", tmp_path / "p")
+    (tmp_path / "empty").mkdir()
+    faults = [
+        (command, "how large the frames are.*--videos DIR, or --size HxW"),
+        ((*command, "--size", "480"), "bad --size 480.*480x640"),
+        ((*command, "--size", "4x6", "--videos", tmp_path), "--size and --videos"),
+        ((*command, "--videos", tmp_path / "gone"), "no video or folder"),
+        (("import", "openpose", tmp_path / "empty", "--out", tmp_path, "--size", "4x6"),
+         "holds no .*_keypoints.json"),
+    ]
+    for argv, fault in faults:
+        assert run(*argv) == 2
+        assert re.search(fault, capsys.readouterr().err), fault
+    openpose_clip(tmp_path / "json" / "y", "a", [[someone(0, names)]])
+    assert run(*command, "--size", "4x6") == 2
+    assert re.search("both clip a. Expected different names", capsys.readouterr().err)
+
+
+def alphapose_json(people, form="coco", joints=17):
+    """people: (name of the picture, x) of each person -> what AlphaPose writes."""
+    if form == "coco":
+        feet = [7.0] * 3 * (joints - 17)
+        return [{"image_id": name, "category_id": 1, "keypoints": someone(0, x=x) + feet,
+                 "score": 3.1, "box": [1, 2, 3, 4], "idx": 1} for name, x in people]
+    frames = {}
+    key, inner = {"cmu": ("bodies", "joints"), "open": ("people", "pose_keypoints_2d")}[form]
+    for name, x in people:
+        frame = frames.setdefault(name, {"version": "AlphaPose v0.3", key: []})
+        frame[key].append({inner: someone(0, OPENPOSE[18].split(), x=x)})
+    return frames
+
+
+@pytest.mark.parametrize("form,joints", [("coco", 17), ("coco", 26), ("coco", 136), ("cmu", 18),
+                                         ("open", 18)])
+def test_import_alphapose(tmp_path, form, joints):
+    """Frames without a person are not in the file; the order of the pictures is not that of text."""
+    people = [("10.jpg", 50), ("0.jpg", 40), ("2.jpg", 42), ("2.jpg", 900)]
+    written = json.dumps(alphapose_json(people, form, joints))
+    own = tmp_path / "json" / "clip_a" / "alphapose-results.json"
+    for file in (own, own.parent / "sep-json" / "0.json", tmp_path / "json" / "clip_b.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(written)
+    video(tmp_path / "clip_b.mp4", 12)
+    for name, more in (("p", ("--size", "480x640")), ("q", ("--videos", tmp_path))):
+        run("import", "alphapose", tmp_path / "json", "--out", tmp_path / name, *more)
+    assert sorted(tree(tmp_path / "p")) == ["clip_a.npz", "clip_b.npz"]
+    assert sorted(tree(tmp_path / "q")) == ["clip_b.npz"]
+    for path, T, size in ((tmp_path / "p" / "clip_a.npz", 11, (480, 640)),
+                          (tmp_path / "q" / "clip_b.npz", 12, (64, 96))):
+        clip = pose.read_pose(path)
+        assert clip.scores.shape == (T, 17) and clip.size == size
+        assert clip.extractor == "AlphaPose" and clip.joints == COCO
+        assert np.flatnonzero(clip.scores.max(1)).tolist() == [0, 2, 10]
+        for t, x in ((0, 40), (2, 42), (10, 50)):
+            assert np.allclose(clip.keypoints[t], joints_of(0, x)[:, :2])
+            assert np.allclose(clip.scores[t], joints_of(0, x)[:, 2])
+
+
+def test_import_alphapose_one_file_and_pictures_from_1(tmp_path):
+    file = tmp_path / "vault.json"
+    file.write_text(json.dumps(alphapose_json([("img_00002.jpg", 42), ("img_00001.jpg", 41)])))
+    command = ("import", "alphapose", file, "--size", "9x9", "--out", tmp_path / "p")
+    assert run(*command, "--first", "1") == 0
+    clip = pose.read_pose(tmp_path / "p" / "vault.npz")
+    assert np.allclose(clip.keypoints[:, 0, 0], [41, 42])
+
+
+def test_import_alphapose_faults_name_the_file(tmp_path, capsys):
+    (tmp_path / "json").mkdir()
+    contents = {
+        "good": alphapose_json([("0.jpg", 40)]),
+        "mpii": [{"image_id": "0.jpg", "keypoints": [1.0] * 48}],
+        "late": alphapose_json([("2.jpg", 40)]),
+        "text": alphapose_json([("picture.jpg", 40)]),
+        "other": {"frames": 3},
+    }
+    (tmp_path / "json" / "cut.json").write_text("[{")
+    for name, found in contents.items():
+        (tmp_path / "json" / f"{name}.json").write_text(json.dumps(found))
+    for name in (*contents, "cut"):
+        video(tmp_path / f"{name}.mp4", 2)
+    command = ("import", "alphapose", tmp_path / "json", "--videos", tmp_path)
+    run(*command, "--out", tmp_path / "p")
+    said = capsys.readouterr().out
+    assert list(tree(tmp_path / "p")) == ["good.npz"] and "5 broken" in said
+    for fault in ("cut.json is no JSON", "mpii.json: a person of 48 numbers. Expected 51 or 78",
+                  "late.json: frame 2, counted from 0, but the video has 2", "text.json: no number",
+                  "bad entry of .*other.json"):
+        assert re.search(fault, said), fault
+    run(*command, "--out", tmp_path / "q", "--first", "1")
+    assert "a picture '0.jpg' before the first, 1" in capsys.readouterr().out
