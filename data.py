@@ -83,7 +83,7 @@ GYM_PROMPT = "{}, a video of gymnastic action"
 PROMPT = "{}, a video of action"
 
 # What `data.py layout` prints: the files to fetch, on the right where they come from.
-POSES = "poses/<clip id>.npz           python pose.py extract, or import: see Poses"
+POSES = "poses/<clip id>.npz           python pose.py extract, or import: see docs/poses.md"
 DIVING_LAYOUT = """\
 Diving48_vocab.json
 Diving48_V2_train.json  Diving48_V2_test.json    (V1: Diving48_train.json, Diving48_test.json)

@@ -1,1 +1,11 @@
-"""What every file needs and no paper mentions: checks, files on disk, settings on the command line."""
+"""What every file needs and no paper mentions: it stands on nothing of ours.
+
+checks.py       shapes and names, with errors that say what to do
+settings.py     dataclasses as a command line
+files.py        files written whole or not at all, and locks
+checkpoints.py  what a run saves
+processes.py    devices, and many processes that act as one
+video.py        decoding only the frames that are needed
+sampling.py     which moments of a clip are looked at
+tracks.py       who of several people the clip is about
+"""

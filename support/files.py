@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and fetched from the net with their hash checked.
+"""Files on disk: written whole or not at all, and locked while somebody works on them.
 
 here     | what it promises                                          | tests/test_support.py
 atomic   | a file appears under its name only when it is complete    | test_atomic_*

@@ -31,6 +31,7 @@ import data
 import pose as poses
 from clip_model import BACKBONES, CLIP
 from pevl import normalise
+from published import hrnet
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from tables.rows import PRESETS
@@ -365,15 +366,15 @@ def pose(full):
     frames = list(np.random.default_rng(0).integers(0, 255, (8, 480, 640, 3), dtype=np.uint8))
     boxes = torch.tensor([[200.0, 60, 420, 460]] * len(frames))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = poses.HRNet(32).eval().to(device, memory_format=torch.channels_last)
-    crops = poses.crop_people(frames, boxes, model.input_size, device)
+    model = hrnet.HRNet(32).eval().to(device, memory_format=torch.channels_last)
+    crops = hrnet.crop_people(frames, boxes, model.input_size, device)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for flip in (False, True):
         def network():
             with torch.inference_mode():
-                poses.predict_heatmaps(model, crops, flip)
+                hrnet.predict_heatmaps(model, crops, flip)
             wait()
-        whole = best(lambda: poses.predict(model, frames, boxes, flip))
+        whole = best(lambda: hrnet.predict(model, frames, boxes, flip))
         line(f"HRNet-W32, 256 x 192, {'with' if flip else 'without'} flip test, {device}",
              f"{len(frames) / whole:.2f} frames/s", f"network {best(network) / whole:.0%} of the time (goal 85 %)")
 

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class Undecided(torch.nn.Module):
     """Gives every label the same score, but for rounding that differs from label to label."""
-    config = SimpleNamespace(text=True, model="pevl")
+    compares_texts = True
 
     def encode_texts(self):
         return "encoded"
