@@ -82,7 +82,11 @@ def quiet_worker(_):
     own, so that no exit waits for it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+
+    def end_in_a_minute(*_):
+        signal.alarm(60)
+
+    signal.signal(signal.SIGTERM, end_in_a_minute)
 
 
 # ---- Opening: settings, weights, data ------------------------------------------------------------
@@ -150,7 +154,7 @@ def rebuild(saved, clip_path=""):
     known = {field.name for field in dataclasses.fields(PeVLConfig)}
     config = PeVLConfig(**{name: value for name, value in values.items() if name in known})
 
-    reseed(values.get("seed", 0))                 # --clip random: the same random one as in training
+    reseed(values.get("seed", 0))                 # --clip random: the one of training
     clip = load_trunk(config)
     if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
         raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those of "

@@ -110,8 +110,12 @@ def lr_factor(step, warmup, total):
         (step + 1) / warmup                                             while step < warmup
         (1 + cos(pi (step - warmup) / (total - warmup))) / 2            from there; 0 at `total`
     """
+    # Small steps first: AdamW divides each gradient by a running estimate of its size, and in the
+    # first steps that estimate rests on a handful of gradients.
     if step < warmup:
         return (step + 1) / warmup
+
+    # Then from 1 down to 0, slowly at both ends: the last epochs settle what the middle ones found.
     done = (step - warmup) / max(total - warmup, 1)
     return (1 + math.cos(math.pi * done)) / 2
 
@@ -175,6 +179,7 @@ class GlobalBatches:
         return self.clips // self.batch
 
     def __iter__(self):
+        # Every process shuffles the whole list in the same way and takes its part of each batch.
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.clips)
         share = self.batch // self.world
         for b in range(self.start, len(self)):
@@ -282,10 +287,13 @@ def features_of(model, part, seed, precision):
     reseed(*seed)
     with autocast(part["label"].device, precision):
         features = model(part)
+
+    # Which clips these are, and whether one could not be read: the step's end needs it of all.
     for name in FACTS:
         if name in part:
             features[name] = part[name]
 
+    # Similarities are multiplied by up to 100 in the losses: half precision ends here.
     for name, x in features.items():
         if x.dtype in (torch.float16, torch.bfloat16):
             features[name] = x.float()
@@ -325,11 +333,13 @@ def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: l
         features = features_of(model, parts[0], seeds[0], precision)
         return loss_backward(model, features, seeds[-1], scale)
 
+    # 1. Features without a graph: a part's activations are freed before the next part runs.
     with torch.no_grad():
         cached = []
         for part, seed in zip(parts, seeds):
             cached.append(features_of(model, part, seed, precision))
 
+    # 2. The loss sees the features as if they were parameters, and leaves its gradient in them.
     whole = {}
     for name in cached[0]:
         x = torch.cat([features[name] for features in cached])
@@ -339,6 +349,7 @@ def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: l
     if not finite:
         return terms, everyone, finite
 
+    # 3. Each part once more, now with a graph, and its rows of that gradient sent backwards.
     start = 0
     for part, seed in zip(parts, seeds):
         stop = start + len(part["label"])
@@ -375,6 +386,8 @@ def take_step(run, batch, stop):
     moved["stop"] = torch.zeros_like(moved["index"]) + stop
     parts = cut_batch(moved, cfg.accumulate)
 
+    # What is random in this step (dropped paths) depends on these numbers alone. The last tuple, of
+    # the loss, is the same on all ranks, the others differ.
     key = (cfg.seed, at["epoch"], at["batch"])
     seeds = [(*key, run.world.rank, i) for i in range(len(parts))] + [key]
 
@@ -382,6 +395,7 @@ def take_step(run, batch, stop):
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr * group["factor"] * factor
 
+    # The first step also counts what autograd keeps, to tell how much memory a step takes.
     optimizer.zero_grad(set_to_none=True)
     if run.memory_told:
         result = forward_backward(run.model, parts, seeds, run.precision, scaler.scale)
@@ -392,6 +406,8 @@ def take_step(run, batch, stop):
         run.memory_told = True
     terms, everyone, finite = result
 
+    # The norm is measured also where nothing is clipped (the limit is infinite then): a norm that
+    # grows from epoch to epoch is the first sign of a rate that is too high.
     norm = torch.tensor(math.nan, device=device)
     if finite:
         if run.world.size > 1:
@@ -497,6 +513,7 @@ def resume(run):
     """Put the run where its newest checkpoint was, if there is one of the same settings."""
     saved = newest_checkpoint(run)
     if saved:
+        # Going on with other settings would give a run that no command describes.
         changed = changed_settings(saved["identity"], run.identity)
         if changed and not run.cfg.force:
             raise ValueError(f"the run in {run.folder} began otherwise: {changed}. Expected the "
@@ -692,6 +709,9 @@ def train(cfg, data_cfg, model_cfg, job=None):
     run = prepare(cfg, data_cfg, model_cfg, job)
     at = run.at
     workers = data_cfg.workers
+
+    # Workers stay alive between epochs: starting one takes a second or more.
+    # Pinned memory lets a batch travel to the GPU while the GPU still computes.
     loader = DataLoader(run.train_set, batch_sampler=run.order, num_workers=workers,
                         persistent_workers=workers > 0, worker_init_fn=quiet_worker,
                         pin_memory=run.world.device.type == "cuda")
@@ -746,6 +766,9 @@ def record(run, terms, data_s, step_s):
     at, cfg = run.at, run.cfg
     at["step"] += 1
     at["batch"] += 1
+
+    # Two running sums: one for the next progress line, one for the epoch's mean. Both are stored in
+    # checkpoints, so that a run that was cut prints the same means as one that was not.
     figures = {**terms, "data_s": data_s, "step_s": step_s, "n": 1}
     for sums in (at["interval"], at["sums"]):
         for name, value in figures.items():

@@ -39,6 +39,7 @@ class Log:
         with open(self.folder / "log.txt", "a") as file:
             file.write(text + "\n")
 
+        # A progress line stays open at its end, so that the next one can go back over it.
         if self.unfinished:
             begin = "\r" if progress else "\n"
         else:
@@ -60,6 +61,9 @@ class Log:
         for name, value in values.items():
             if isinstance(value, (int, float, str)) or name == "broken":
                 plain[name] = value
+
+        # Flushed to the disk itself: a checkpoint must never be ahead of its rows, or the rows of
+        # the steps between would be missing for good when a run is killed and goes on.
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(plain) + "\n")
             file.flush()
@@ -85,6 +89,8 @@ class Log:
 
     def rewind(self, step, epoch):
         """Forget rows from beyond this step and epoch: a run that goes on writes them again."""
+        # A kill leaves rows that are newer than the newest checkpoint. Step rows carry `step`, epoch
+        # rows `epoch`; rows of the test split are made again at the end.
         kept = []
         for row in self.rows("step", "epoch"):
             reached = step if row["kind"] == "step" else epoch
@@ -145,10 +151,14 @@ def count_saved():
     """
     seen = {}
 
+    # Autograd calls `keep` for each tensor that it stores. Several may be views of one storage, so
+    # the address of the storage is the key.
     def keep(x):
         storage = x.untyped_storage()
-        is_weight = isinstance(x, nn.Parameter)
-        seen[storage.data_ptr()] = 0 if is_weight else storage.nbytes()
+        if isinstance(x, nn.Parameter):
+            seen[storage.data_ptr()] = 0
+        else:
+            seen[storage.data_ptr()] = storage.nbytes()
         return x
 
     def give_back(x):

@@ -25,9 +25,12 @@ def strip_of(model, dataset, index, said, right, device):
     Returns a dict: frames uint8 (Tv, S, S, 3); keypoints (Tv, J, 2) in [-1, 1] and scores (Tv, J)
     at the video frames; maps, name -> (Tv, N), empty for models that have none.
     """
+    # An item in evaluation mode has R crops; with three, the second is the centre of the frame.
     item = dataset[index]
     middle = len(item["frames"]) // 2
-    view = {name: item[name][middle][None] for name in ("frames", "keypoints", "scores")}
+    view = {}
+    for name in ("frames", "keypoints", "scores"):
+        view[name] = item[name][middle][None]     # a batch of one
 
     maps = {}
     if hasattr(model, "attention_maps") and model.video is not None:
@@ -48,18 +51,21 @@ def strip_of(model, dataset, index, said, right, device):
 
 def examples_of(label, predictions):
     """Of a label's clips: the first that was answered rightly, the first that was not."""
-    own = [p for p in predictions if p["label"] == label and not p["broken"]]
-    found = []
-    for right in (True, False):
-        matching = [p for p in own if (p["predicted"] == label) == right]
-        found += [(right, p) for p in matching[:1]]
-    return found
+    first = {}                                    # right or not -> prediction
+    for p in predictions:
+        if p["label"] == label and not p["broken"]:
+            right = p["predicted"] == label
+            first.setdefault(right, p)
+    return [(right, first[right]) for right in (True, False) if right in first]
 
 
 def file_name(label, text):
     """`007-Back_1.5_somersaults.png`: numbered, and safe on every disk."""
-    safe = "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
-    return f"{label:03d}-{safe[:60]}.png"
+    safe = ""
+    for letter in text[:60]:
+        allowed = letter.isalnum() or letter in ".-"
+        safe += letter if allowed else "_"
+    return f"{label:03d}-{safe}.png"
 
 
 def draw_strips(model, dataset, predictions, folder, device, classes):
@@ -85,12 +91,15 @@ def draw_strips(model, dataset, predictions, folder, device, classes):
 
 def write_probabilities(result, labels, path):
     """An .npz of ids, true labels, label texts and probabilities, float32 (clips, K)."""
+    rows = result["predictions"]
+    arrays = {
+        "id": [row["id"] for row in rows],
+        "label": [row["label"] for row in rows],
+        "labels": labels,
+        "probabilities": result["probabilities"],
+    }
     with atomic(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file,
-                            id=[row["id"] for row in result["predictions"]],
-                            label=[row["label"] for row in result["predictions"]],
-                            labels=labels,
-                            probabilities=result["probabilities"])
+        np.savez_compressed(file, **arrays)
 
 
 def write_results(result, model, dataset, folder, about, device, strips=48):

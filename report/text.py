@@ -15,6 +15,7 @@ def align(lines):
     for column in zip(*lines):
         widths.append(max(len(cell) for cell in column))
 
+    # The first column is words, the others are figures, whose units should stand under each other.
     aligned = []
     for line in lines:
         cells = [line[0].ljust(widths[0])]
@@ -58,6 +59,7 @@ def summary(result, labels):
 
     result: what `evaluate` returns. labels: K texts.
     """
+    # The line that goes into a table, first.
     lines = [f"top-1 {100 * result['top1']:.2f} %   top-5 {100 * result['top5']:.2f} %   "
              f"mean over classes {100 * result['mean']:.2f} %   {result['clips']} clips"]
     alone = []
@@ -69,6 +71,7 @@ def summary(result, labels):
 
     lines += ["", *by_label(result, labels), ""]
 
+    # What a reader of the figures has to know: what was not measured, tied or broken.
     empty = result["per_class"].count(None)
     if empty:
         lines.append(f"{empty} labels have no clip in this split and are left out of the mean")
@@ -76,7 +79,9 @@ def summary(result, labels):
         lines.append(f"{result['ties']} clips were tied between labels; the first label won")
     lost = result["errors"]
     if lost:
-        shown = lost[:5] + ["..."] * (len(lost) > 5)
+        shown = lost[:5]
+        if len(lost) > 5:
+            shown = [*shown, "..."]
         lines.append(f"{len(lost)} clips could not be read and count as wrong: {', '.join(shown)}")
     return "\n".join(lines)
 
@@ -90,7 +95,8 @@ def by_label(result, labels):
     cells = [["label", "clips", "right %"]]
     mistakes = ["most often taken for"]
     for k in shown:
-        answers = result["confusion"][k].clone()  # (K,) how often each label was answered
+        # Row k of the confusion matrix: how often each label was answered for a clip of label k.
+        answers = result["confusion"][k].clone()  # (K,)
         clips = int(answers.sum() + result["unread"][k])
         cells.append([labels[k], str(clips), f"{100 * result['per_class'][k]:.1f}"])
 
@@ -100,4 +106,8 @@ def by_label(result, labels):
             mistakes.append(f"{labels[worst]} ({int(answers[worst])})")
         else:
             mistakes.append("")
-    return [f"{line}   {mistake}".rstrip() for line, mistake in zip(align(cells), mistakes)]
+
+    lines = []
+    for line, mistake in zip(align(cells), mistakes):
+        lines.append(f"{line}   {mistake}".rstrip())
+    return lines

@@ -54,8 +54,8 @@ def unknown_name(what, name, choices):
     what: the kind of name, for the message, such as "backbone". Case does not matter when the
     nearest name is looked for.
 
-    >>> unknown_name("backbone", "vit-b16", ["ViT-B/16", "ViT-L/14"])
-    ValueError("unknown backbone 'vit-b16'. Expected one of ViT-B/16, ViT-L/14. Did you mean 'ViT-B/16'?")
+    >>> print(unknown_name("split", "tset", ["train", "test"]))
+    unknown split 'tset'. Expected one of train, test. Did you mean 'test'?
     """
     by_lower_case = {str(choice).lower(): str(choice) for choice in choices}
     near = difflib.get_close_matches(str(name).lower(), by_lower_case, 1)

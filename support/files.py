@@ -44,9 +44,10 @@ def lock(path, about):
 
     The system itself releases the lock when a process dies, however it dies, so that a lock file
     that is left over locks nothing. It belongs to this process alone: children that are forked,
-    such as a data loader's workers, do not keep it alive (hence lockf and not flock). about: one line that says who holds it, for the error of the
-    next one. Raises Locked, which names the holder. Where there are no locks (Windows, some network
-    disks) nothing is locked.
+    such as a data loader's workers, do not keep it alive (hence lockf and not flock).
+
+    about: one line that says who holds it, for the error of the next one. Raises Locked, which
+    names the holder. Where there are no locks (Windows, some network disks) nothing is locked.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

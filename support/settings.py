@@ -52,7 +52,8 @@ def word_reader(kind, flag):
             return kind(word)
         except ValueError:
             expected = {int: "a whole number", float: "a number"}[kind]
-            raise argparse.ArgumentTypeError(f"{word!r}. Expected {expected}. See --help.") from None
+            message = f"{word!r}. Expected {expected}. See --help."
+            raise argparse.ArgumentTypeError(message) from None
 
     return read
 

@@ -8,9 +8,9 @@
 No files are needed, neither weights nor videos: the model runs on torch's "meta" device, where
 tensors have shapes and no values, under torch's own counter of floating-point operations.
 
-paper          | what                            | here                     | tests/test_costs.py
-Tables 7 and 9 | G multiply-accumulates          | count_costs, cost_table  | test_costs_of_the_paper
-Tables 1 and 7 | M tunable parameters            | count_costs, TABLE1_M    | test_costs_of_other_settings
+paper          | what                  | here                    | tests/test_costs.py
+Tables 7 and 9 | G multiply-accumulates | count_costs, cost_table | test_costs_of_the_paper
+Tables 1 and 7 | M tunable parameters  | count_costs, TABLE1_M   | test_costs_of_other_settings
 
 D20, D23 and D26 of the ledger (docs/ledger.md): where the paper's figures and a straight count
 differ, and how a text is counted.
@@ -158,6 +158,7 @@ def count_costs(config, joints=17, memo=None):
             model.class_logits(model(batch), text)
     ledger["similarity"] = rest.get_total_flops() / 2e9
 
+    # Parts that compute nothing by themselves, such as the temperatures, still have parameters.
     costs = {}
     for name in dict.fromkeys([*ledger, *parts]):
         part = parts.get(name, [])
@@ -202,6 +203,7 @@ def cost_table(rows):
         tunable = sum(cost["tunable_m"] for cost in costs.values())
         total = sum(cost["total_m"] for cost in costs.values())
 
+        # What no column names, such as the similarities, is the rest.
         columns = []
         for own in COLUMNS.values():
             columns.append(sum(costs[part]["gmacs"] for part in own if part in costs))
@@ -216,6 +218,7 @@ def cost_table(rows):
             parts.append([part, f"{cost['gmacs']:.3f}", f"{cost['tunable_m']:.3f}",
                           f"{cost['total_m']:.3f}"])
 
+    # A single model is worth a look at its parts; of a table's rows, the columns say enough.
     text = align(lines)
     if len(rows) == 1:
         text = [*align(parts), "", *text]

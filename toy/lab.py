@@ -42,6 +42,8 @@ class Trial:
 
 def finished(out, configs):
     """Test metrics of the run in `out` if it is complete and has these settings, else None."""
+    # A run's config.json says what it was made with, and its last rows what came out. Settings that
+    # change no number, such as the folder, may differ.
     wanted = as_json(*configs)
     with suppress(OSError, ValueError, KeyError):
         had = json.loads((out / "config.json").read_text())["config"]
@@ -54,6 +56,7 @@ def finished(out, configs):
 
 def first_of_model():
     """Row -> the first row, over all tables, that has the same switches: their runs are shared."""
+    # PeVL itself is a row of Tables 4 to 8: it is trained once, not five times.
     first = {}
     shared = {}
     for name, row in ROWS.items():
@@ -74,7 +77,9 @@ def plan_runs(table, seeds, folder, flags, fresh):
         out = folder / row.replace("/", "-") / f"seed{seed}"
         own = ["--row", row, "--seed", str(seed), "--out", str(out)]
         configs, _ = train.settings([*flags, *own])
-        metrics = None if fresh else finished(out, configs)
+        metrics = None
+        if not fresh:
+            metrics = finished(out, configs)
         plan.append(Trial(name, seed, configs, metrics))
     return plan
 
@@ -87,13 +92,16 @@ def lab(table, seeds, folder, flags, fresh=False):
     spent = []                                    # seconds of each run
     for number, trial in enumerate(plan, 1):
         if trial.metrics is None:
-            wait = f", about {np.mean(spent) * left / 60:.0f} min left" if spent else ""
+            wait = ""
+            if spent:
+                wait = f", about {np.mean(spent) * left / 60:.0f} min left"
             print(f"\nlab: {trial.row} seed {trial.seed}, run {number} of {len(plan)}{wait}",
                   flush=True)
             start = time.monotonic()
             trial.metrics = train.train(*trial.configs)
             spent.append(time.monotonic() - start)
             left -= 1
+        # After each run, so that a lab that takes a night can be looked at in the evening.
         found[trial.row].append(100 * trial.metrics["top1"])
         write_table(folder, table, found)
     print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
@@ -113,8 +121,10 @@ class Result:
 
     @property
     def spread(self):
-        """Standard deviation over seeds; one seed has none."""
-        return np.std(self.tops, ddof=1) if len(self.tops) > 1 else None
+        """Standard deviation over seeds (of a sample: n - 1); one seed has none."""
+        if len(self.tops) < 2:
+            return None
+        return np.std(self.tops, ddof=1)
 
     @property
     def said(self):
@@ -137,6 +147,7 @@ def write_table(folder, table, found):
             row = ROWS[name]
             results.append(Result(name.split("/")[1], row.what, row.top1, tops))
 
+    # For people, with the two orders beneath: what a toy can show of a claim is an order of rows.
     lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | each seed |",
              "|---|---|---|---|---|"]
     for r in results:
@@ -148,6 +159,7 @@ def write_table(folder, table, found):
     with atomic(folder / f"{table}.md") as part:
         part.write_text("\n".join(lines))
 
+    # For programs: unrounded.
     with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("row", "what", "paper", "mean", "std", "seeds"))
@@ -163,6 +175,8 @@ def write_table(folder, table, found):
 
 def read_command(argv):
     """argv -> (table, seeds, words that are left for train.py)."""
+    # The table and --seeds are the lab's; every other word is train.py's to read and to refuse.
+    # Abbreviations are off, or --seed would be taken for --seeds.
     parser = Parser(description=__doc__, add_help=False, allow_abbrev=False)
     parser.add_argument("table")
     parser.add_argument("--seeds", type=int, default=3)
@@ -178,8 +192,8 @@ def check_command(table, seeds, args):
         raise ValueError(f"--seeds {seeds}. Expected 1 or more. Give 3 for a spread.")
     for flag, value in (("--row", args.row), ("--seed", args.seed)):
         if value:
-            raise ValueError(f"{flag} {value} beside a lab. Expected neither: it trains all rows of "
-                             "its table with seeds 0 to --seeds - 1. Leave it out.")
+            raise ValueError(f"{flag} {value} beside a lab. Expected neither: it trains all rows "
+                             "of its table with seeds 0 to --seeds - 1. Leave it out.")
 
 
 def main(argv=None):

@@ -18,6 +18,7 @@ TOY = {
     "flip": False,                                # its cameras stand on one side of the pool
 }
 
+# By --data/--model, or by --data for PeVL and for what has no preset of its own.
 TOY_PRESETS = {
     "toy": {
         **TOY,

@@ -41,7 +41,7 @@ from train import Job, TrainConfig, run_command, train
 # ---- Stills with captions ------------------------------------------------------------------------
 
 class Still(NamedTuple):
-    """What the training loop asks of a sample: a name for messages. Captions say more than labels."""
+    """What the training loop asks of a sample: a name for messages. The captions are elsewhere."""
     id: str
     label: int = 0
 
