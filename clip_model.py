@@ -113,7 +113,7 @@ BACKBONES = {
         sha256="3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
     ),
     # Ours, for the toy benchmark. The full vocabulary would add 3 M parameters to 0.6 M. 1381: the
-    # smallest prime from 600 on that keeps the words of the toy benchmark and the prompts apart.
+    # smallest prime from 600 on that keeps all words of the toy's captions and the prompts apart.
     "tiny": CLIPConfig(
         embed_dim=64,
         image_size=80, patch_size=10, vision_width=96, vision_layers=3, vision_heads=4,
@@ -365,7 +365,7 @@ class VisionTransformer(nn.Module):
 class CLIP(nn.Module):
     """Image and text tower; parameters are named and shaped as in OpenAI's release.
 
-    config: a CLIPConfig. Parameters start as in CLIP's own training, by torch's global generator;
+    config: a CLIPConfig. Parameters start at random, by torch's global generator;
     load_clip puts published ones in their place.
     """
 
@@ -421,8 +421,8 @@ class CLIP(nn.Module):
         """x (K, W, d) as it leaves the blocks, tokens (K, W) -> sentences, words, word_mask.
 
         sentences (K, e): the end token's; words (K, W, e): every token's; neither normalised.
-        word_mask (K, W) bool: true on real word tokens; start, end and padding are out. A one-word
-        text has one true, an empty text none: whoever averages over words must stay finite there.
+        word_mask (K, W) bool: true on real word tokens; start, end and padding are out. A text of
+        one token has one true, an empty text none: whoever averages over words must stay finite there.
         The padding is of no influence: it follows the end token, and attention looks back alone.
 
         CLIP's training used the sentences only. PeVL's frame-word similarity (Sec. 3.3.1) needs the
@@ -472,7 +472,7 @@ def _vocabulary():
     """
     import regex                            # knows letters of all scripts; needed for texts alone
 
-    # The file has a line of title and 262,145 merges, of which CLIP uses the first 48,894: as many
+    # The file has a line of title and 262,144 merges, of which CLIP uses the first 48,894: as many
     # as make its 49,408 tokens together with the letters and the two special ones.
     with gzip.open(MERGES, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")
@@ -701,7 +701,7 @@ def fill_clip(state, config, source="the state dict"):
     """CLIP of `config` in eval mode with the tensors of a state dict in OpenAI's naming.
 
     Every key is accounted for: one that is missing, unexpected or of another shape is a ValueError
-    that lists all of them. A checkpoint that almost fits is a wrong result, not a small problem.
+    that lists them, the first twenty in full. A checkpoint that almost fits is a wrong result, not a small problem.
     source: what the message calls the state dict.
     """
     # Built on the device "meta", a CLIP has shapes and no values, so that none are drawn to be

@@ -240,7 +240,7 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to read and how to sample it. Defaults are the paper's (Sec. 4) or say "ours".
+    """What to read and how to sample it. A default that names no section is ours.
 
     Raises ValueError for a name that is not known and for numbers that do not fit together.
     """
@@ -254,9 +254,9 @@ class DataConfig:
     pose_frames: Annotated[int, "T, pose frames of a clip (Sec. 4)"] = 48
     video_frames: Annotated[int, "Tv, video frames among them: divides T (Sec. 4)"] = 16
     image_size: Annotated[int, "S, side of the crop in pixels (Sec. 4: 224)"] = 224
-    crop_area: Annotated[float, "smallest part of a frame that a training crop keeps (ours: most "
-                                "joints stay inside; AIM 0.08)"] = 0.5
-    flip: Annotated[bool, "mirror half of the clips in training, unless labels tell sides"] = True
+    crop_area: Annotated[float, "smallest part of a frame that a training crop draws, before sides "
+                                "are cut to the frame's (ours: most joints stay; AIM 0.08)"] = 0.5
+    flip: Annotated[bool, "mirror half of the clips in training, unless labels tell sides (ours)"] = True
     jitter: Annotated[float, "brightness, contrast, saturation of 1 +- this (ours; try 0.4)"] = 0.0
     joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)"] = 0.0
     joint_drop: Annotated[float, "part of the joints that training hides (ours)"] = 0.0
@@ -292,7 +292,7 @@ class DataConfig:
 
     @property
     def variant(self):
-        """The chosen version, protocol or split number, a text: a key of the row's counts."""
+        """The chosen version, protocol or split number, a text; "" where there is one."""
         chosen = ""
         if self.entry.variant:
             chosen = getattr(self, self.entry.variant)
@@ -354,9 +354,9 @@ def test_view(H, W, S, views):
 def train_view(H, W, S, draws, crop_area, flip):
     """The crop of training: a random part of the frame, made a square of side S.
 
-    draws: (5,) in [0, 1) for area, ratio, x, y and flip. The crop keeps a share in [crop_area, 1]
-    of the frame's area, with a ratio of width to height in [3/4, 4/3] and no side longer than the
-    frame's. flip: whether half of the draws mirror.
+    draws: (5,) in [0, 1) for area, ratio, x, y and flip. A share in [crop_area, 1] of the frame's
+    area is drawn, and a ratio of width to height in [3/4, 4/3]; then a side that is longer than the
+    frame's is cut to it, so that wide frames also give smaller and narrower crops. flip: whether half of the draws mirror.
     """
     share = crop_area + (1 - crop_area) * draws[0]
     area = H * W * share
@@ -447,8 +447,9 @@ def tie(pose, clip, instants, joints):
     joints: J names, which those of the file must equal. The seconds are on the clip's clock, that
     is, 0 at its first frame.
 
-    The rows must go with the frames: known times must cover the clip; unknown ones are spread
-    evenly, with a row for every frame or for every second, third or fourth. Raises ValueError.
+    The rows must go with the frames. As many rows as frames are taken one for one, whatever times
+    they carry. Of other numbers, known times must cover the clip; unknown ones are spread evenly,
+    with a row for every second, third or fourth frame. Raises ValueError.
     """
     if pose.joints != joints:
         raise ValueError(f"joints {pose.joints[:3]}..., the first pose file has {joints[:3]}...")
@@ -536,7 +537,7 @@ class Clips(torch.utils.data.Dataset):
 
     With train=False, the first three have a leading axis of R = `views` crops. Everything random is
     drawn from (seed, epoch, index), so that neither workers nor a resumed run change it. A broken
-    clip is replaced by one of its class in training; in evaluation it is black and without joints,
+    clip is replaced in training, nine times in ten by one of its class; in evaluation it is black and without joints,
     to be counted as wrong.
 
     Raises FileNotFoundError or ValueError for annotation files that are not what they should be,
@@ -617,7 +618,7 @@ class Clips(torch.utils.data.Dataset):
     def __getitem__(self, number):
         """Item `number` = index + epoch * len(self), the dict that the class describes.
 
-        Raises ValueError in training where neither the clip nor 50 others can be read.
+        Raises ValueError in training where neither the clip nor 49 others can be read.
         """
         epoch, index = divmod(int(number), len(self))
         rng = np.random.default_rng([self.cfg.seed, epoch, index])
@@ -631,7 +632,7 @@ class Clips(torch.utils.data.Dataset):
     def _load_or_replace(self, index, rng):
         """-> the tensors of clip `index`, or of what stands in for it; which clip it is; the error.
 
-        Raises ValueError where 50 clips in training cannot be read.
+        Raises ValueError where, in training, the clip and 49 others cannot be read.
         """
         chosen = index
         error = ""
@@ -649,7 +650,7 @@ class Clips(torch.utils.data.Dataset):
                 chosen = int(rng.choice(same_class))
             else:
                 chosen = int(rng.choice(len(self)))
-        raise ValueError(f"{error}; nor can any of 50 replacements be read. Expected videos "
+        raise ValueError(f"{error}; nor can any of 49 replacements be read. Expected videos "
                          f"and poses. Run `python data.py check {self.cfg.data} --root DIR`.")
 
     def _black(self):

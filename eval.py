@@ -12,7 +12,7 @@ This file is the floor that train.py stands on, and knows nothing of it: how a c
 model again, on which device and in which precision, and what is counted.
 
 paper         | what                            | here                    | tests/test_eval.py
-Sec. 3.4, (7) | mean over views, then softmax   | clip_logits, evaluate   | test_views_are_averaged
+Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test_views_are_averaged
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | one video in, its label out     | OneClip, label_video    | test_one_video_*
@@ -56,12 +56,13 @@ from tables.rows import find_row, preset_of
 def choose_precision(precision, device):
     """`auto`, `fp32`, `bf16` or `fp16` -> the one that is used on `device`.
 
-    bf16 by itself only where it is native: on CPUs it is emulated, hundreds of times slower, and
-    asking for it there is a ValueError.
+    bf16 by itself only where the GPU has it: older ones emulate it. On CPUs without it a step takes
+    hundreds of times as long, so asking for half precision there is a ValueError.
     """
     on_gpu = device.type == "cuda"
     if precision == "auto":
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+        native = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp32"
     if precision != "fp32" and not on_gpu:
         raise ValueError(f"--precision {precision} on {device.type}, which emulates it. "
                          "Expected fp32 there. Leave --precision out.")
@@ -101,7 +102,10 @@ def as_json(*configs):
 
 
 def load_trunk(model_cfg):
-    """The CLIP that a model adapts, float32, on the CPU. `--clip random`: one without weights."""
+    """The CLIP that a model adapts, float32, on the CPU.
+
+    `--clip random`: one with random weights, at the backbone's own image size.
+    """
     if model_cfg.clip == "random":
         return CLIP(BACKBONES[model_cfg.backbone])
     return load_clip(model_cfg.clip or model_cfg.backbone, model_cfg.image_size,

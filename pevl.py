@@ -1,6 +1,6 @@
 """PeVL (CVPR 2024): the paper's own ideas in the paper's order, on top of CLIP.
 
-Read it beside the paper, from top to bottom; `PeVL.forward` is the paper's Fig. 2, and all that is
+Read it beside the paper, from top to bottom; the class PeVL is the paper's Fig. 2, and all that is
 above it are the boxes of that figure. CLIP itself is in clip_model.py; the systems that PeVL is
 compared with (ViLP, AIM, zero-shot CLIP) stand on this file, in systems/; the settings, and what
 all systems share, lie beneath it in systems/config.py and systems/base.py.
@@ -31,7 +31,7 @@ Sec. 3.4   | -   | PeVL.forward                           | test_forward_is_fig_
 Sec. 3.4   | -   | PeVL.losses                            | test_losses_are_put_together_as_printed
 Sec. 3.4   | (7) | predict                                | test_predict_averages_views
 
-The letters of axes, the same in all files:
+The letters of axes, the same wherever clips are meant:
 
 B   clips of a batch                      | J   joints of a body
 T   pose frames of a clip (48)            | W   text tokens of a prompt
@@ -161,8 +161,8 @@ class AdaptedBlock(nn.Module):
     One frozen MSA and LN1 serve time and space: attention that has learned which patches belong
     together is asked which moments do. Without adapters it still serves both (Tables 4 and 8).
 
-    d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False leaves
-    the frozen block alone. drop_path: share of clips, 0 to 1, whose change is dropped in training.
+    d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False: only
+    what is frozen, attention over time included. drop_path: share of clips, 0 to 1, whose change is dropped in training.
     """
 
     def __init__(self, d, ratio, temporal, adapters, drop_path):
@@ -719,8 +719,8 @@ def semantic_weights(labels, discrepancy):
         s_ij = discrepancy_ij / sum over differing k of discrepancy_ik     n_i = number that differ
 
     The n_i (B - 1 in the paper, where all labels of a batch differ) make the mean weight of a row's
-    negatives 1: text contents move the pushing from one negative to another, its sum stays that of
-    the plain loss. A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
+    negatives 1, as in the plain loss: text contents move the pushing from one negative to another.
+    A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
 
     labels (B,) int64 < K; discrepancy (K, K) >= 0 -> w (B, B) >= 0; row i: the anchor.
 

@@ -658,7 +658,8 @@ def import_clip(public):
 
 
 class Progress:
-    """A line on stderr: each half second on a terminal, each half minute in a log, and at last."""
+    """A line on stderr: each half second on a terminal, each half minute in a log, and for the last
+    clip that is made."""
 
     def __init__(self, total):
         self.total = total                        # clips of the run
@@ -745,8 +746,8 @@ def take_shard(files, shard):
     return files[int(said[1])::int(said[2])]
 
 
-# Every command makes one file a clip and skips what is there: after a crash the same command goes
-# on, and several machines share the work by --shard.
+# Both commands make one file a clip and skip what is there: after a crash the same command goes on.
+# `extract`, the slow one, can be shared by several machines: --shard.
 
 
 def run_extract(videos, out, overwrite, shard, overlay, extractor, **options):

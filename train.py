@@ -4,7 +4,8 @@
     python train.py --row table5/no-p2v             a row of the paper's tables (--list-rows)
     python train.py --data diving48 --root DIR --backbone ViT-B/16       one GPU, as in Sec. 4.1
     torchrun --nproc_per_node 8 train.py --data diving48 --root DIR --backbone ViT-B/16    8 GPUs
-The same command again continues a run that was stopped, at the very step, whatever stopped it.
+The same command again continues a run that was stopped: after Ctrl-C or SIGTERM at the very step,
+after a kill or a power cut at its last checkpoint (--save-minutes).
 
 paper    | what                            | here                        | tests: test_...
 Sec. 4.1 | AdamW, warm-up, cosine to zero  | lr_factor, optimizer_groups | schedule, groups
@@ -69,7 +70,8 @@ class TrainConfig:
     seed: Annotated[int, "of everything random"] = 0
     epochs: Annotated[int, "passes over the training clips (Sec. 4.1: 50)"] = 50
     batch: Annotated[int, "clips of a step, over all processes; they are contrasted (ours)"] = 32
-    accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same result"] = 1
+    accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same loss, other "
+                          "draws of dropped paths"] = 1
     lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)"] = 8e-6
     new_lr: Annotated[float, "factor on lr for new modules; try 10 if the loss stands (D16)"] = 1.0
     trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)"] = 0.1
@@ -210,7 +212,7 @@ class Job:
         """What else there is to do on rank 0 when an epoch has been measured."""
 
     def finish(self, run):
-        """The test split, looked at once, with the final weights -> its metrics."""
+        """The test split, when training has ended, with the final weights -> its metrics."""
         test = self.open_split(run.data_cfg, "test", train=False)
         metrics = self.measure(run, test)
         run.log.row(kind="test", epoch=run.at["measured"], step=run.at["step"], **metrics)
@@ -327,7 +329,8 @@ def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: l
       1. the features of each part, without a graph;
       2. the loss on all of them, and its gradient with respect to the features;
       3. each part again, with the same random numbers, to pass its gradient on to the weights.
-    The result is the gradient of the whole batch, for one more forward pass.
+    The result is the gradient of the whole batch, for one more forward pass. (Dropped paths are
+    drawn for each part, so that with stochastic depth the draws are others than those of one part.)
     """
     if len(parts) == 1:
         features = features_of(model, parts[0], seeds[0], precision)
@@ -418,8 +421,10 @@ def take_step(run, batch, stop):
 
     # All numbers leave the device together: each transfer would make a GPU wait.
     numbers = [*terms.values(), norm, everyone["stop"].max(), everyone["broken"].sum()]
-    *values, stop, broken = torch.stack([x.double() for x in numbers]).tolist()
+    values = torch.stack([x.double() for x in numbers]).tolist()
     facts = dict(zip([*terms, "grad_norm"], values))
+    stop = int(values[-2])                        # of all ranks the largest
+    broken = int(values[-1])                      # clips of the batch
 
     # An infinite gradient is normal while fp16's scaler looks for its scale: it leaves the step out
     # by itself and tries a smaller one.
@@ -430,7 +435,7 @@ def take_step(run, batch, stop):
         leave_out(run, facts, everyone["index"].tolist())
     if broken:
         note_broken(run, everyone["index"][everyone["broken"].bool()].tolist())
-    return facts, int(stop)
+    return facts, stop
 
 
 def leave_out(run, facts, indices):
@@ -549,7 +554,7 @@ def fingerprint_data(data):
     """SHA-256 of what is trained on: texts, clips and their labels, and a sample of the poses.
 
     Videos and poses may move from disk to disk between two parts of a run, but other joints are
-    other numbers: sixteen pose files, evenly spread over the clips, are read byte by byte.
+    other numbers: some sixteen to thirty pose files, evenly spread over the clips, are read too.
     """
     clips = data.clips
     about = [list(data.texts), [[clip.id, clip.label] for clip in clips]]
@@ -592,16 +597,16 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     model = job.build(model_cfg, clip, data).to(world.device)
     config = as_json(model_cfg, data_cfg, cfg)
 
+    held_out = job.open_split(data_cfg, cfg.eval_split, train=False)
+    optimizer = torch.optim.AdamW(optimizer_groups(model, cfg), lr=cfg.lr, fused=True)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+    identity = {**config, "CLIP weights": clip_hash, "precision": precision,
+                "data set": fingerprint_data(data), "processes": world.size,
+                "device": world.device.type}
     run = Run(
         cfg=cfg, data_cfg=data_cfg, job=job, world=world, precision=precision, config=config,
-        folder=run_folder(cfg, data_cfg, model_cfg),
-        train_set=data, held_out=job.open_split(data_cfg, cfg.eval_split, train=False),
-        order=order, model=model,
-        optimizer=torch.optim.AdamW(optimizer_groups(model, cfg), lr=cfg.lr, fused=True),
-        scaler=torch.amp.GradScaler(world.device.type, enabled=precision == "fp16"),
-        identity={**config, "CLIP weights": clip_hash, "precision": precision,
-                  "data set": fingerprint_data(data), "processes": world.size,
-                  "device": world.device.type},
+        folder=run_folder(cfg, data_cfg, model_cfg), train_set=data, held_out=held_out,
+        order=order, model=model, optimizer=optimizer, scaler=scaler, identity=identity,
         versions=versions())
     open_folder(run)
     try:
@@ -678,7 +683,8 @@ class Stopped(SystemExit):
 class Signals:
     """While this is open, SIGTERM and SIGINT (Ctrl-C) are noted, to be obeyed after the step.
 
-    A second one is obeyed at once. Only a main thread may set handlers; elsewhere nothing changes.
+    One that comes while an epoch is measured is obeyed after the next step; where no step is left,
+    the run ends as it would have. A second one is obeyed at once. Only a main thread may set handlers; elsewhere nothing changes.
     """
 
     def __init__(self):
@@ -723,7 +729,7 @@ def train(cfg, data_cfg, model_cfg, job=None):
                 measure(run)
             return run.job.finish(run)
     finally:
-        if loader._iterator:                      # quiet workers ignore SIGTERM: end them by name
+        if loader._iterator:                      # else quiet workers would wait for a minute
             loader._iterator._shutdown_workers()
         close_folder(run)
 
@@ -768,12 +774,14 @@ def record(run, terms, data_s, step_s):
     at["batch"] += 1
 
     # Two running sums: one for the next progress line, one for the epoch's mean. Both are stored in
-    # checkpoints, so that a run that was cut prints the same means as one that was not.
+    # checkpoints, so that a run that was cut prints the same means as one that was not. What is not
+    # finite counts as 0 in them.
     figures = {**terms, "data_s": data_s, "step_s": step_s, "n": 1}
     for sums in (at["interval"], at["sums"]):
         for name, value in figures.items():
             sums[name] = sums.get(name, 0) + (value if math.isfinite(value) else 0)
-    if at["step"] % cfg.log_every and at["batch"] < len(run.order):
+    last_of_epoch = at["batch"] == len(run.order)
+    if at["step"] % cfg.log_every != 0 and not last_of_epoch:
         return
 
     n = at["interval"].pop("n")
@@ -847,10 +855,10 @@ def list_rows():
         print(f"{name:<20} paper {row.top1}  {row.what}: {flags}")
 
 
-def run_command(job):
-    """Call `job()`; mistakes of a person become one line on standard error. Gives the exit code."""
+def run_command(action):
+    """Call `action()`; mistakes of a person become one line on standard error. Gives the exit code."""
     try:
-        job()
+        action()
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         return 130

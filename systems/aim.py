@@ -19,7 +19,7 @@ from systems.base import ActionModel, copy_all
 class AIM(ActionModel):
     """Video tower with temporal, spatial and MLP adapters, mean of class tokens, linear head.
 
-    Arguments as of ActionModel; labels are rows of the head, so that their texts are not read.
+    Arguments as of ActionModel; labels are rows of the head, so that no text is encoded.
     """
 
     PARTS = {"video tower": "video", "head": "head"}

@@ -1,7 +1,7 @@
 """What PeVL and its rivals share: a CLIP, the texts of the labels, and what of it is trained.
 
 None of it is an idea of the paper; it is what training, evaluation and the tables of costs ask of
-any system, so that none of them has to know which one they have before them.
+any system, so that their loops need no branch for each of them.
 
 here        | what it is                           | tests/test_pevl.py
 ActionModel | base class of all systems            | test_every_trained_parameter_is_in_one_group
@@ -52,7 +52,7 @@ def copy_all(source, target, error):
 class ActionModel(nn.Module):
     """A CLIP, the K texts of the labels, and the bookkeeping of what is trained.
 
-    A system gives, and training and evaluation ask for nothing else:
+    A system gives what the loops of training and evaluation ask for:
 
         model(batch)                  features: dict of tensors with a leading B, and the label
         losses(features)              named scalars, "total" first; of one process's features or of
@@ -74,7 +74,8 @@ class ActionModel(nn.Module):
     PARTS = {}
 
     # Kinds of parts, for learning rates: CLIP's own weights or a copy, and adapters between them.
-    # All others start from nothing; the pose tower too, since joints are new to CLIP.
+    # All others start from nothing (the pose tower too, since joints are new to CLIP) or, as the
+    # temperatures, from a number.
     TRUNK = ("CLIP", "pose image")
     ADAPTED = ("video tower", "text tower")
 

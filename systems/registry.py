@@ -1,4 +1,4 @@
-"""The names of --model and what they build: the one place that knows all systems.
+"""The names of --model and the classes that they build.
 
 here        | what it is                              | tests/test_pevl.py
 SYSTEMS     | name of --model -> class                | test_alone_as_in_a_batch_and_...

@@ -80,7 +80,7 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
     share = voters / voters.sum(-1, keepdim=True)
     A = torch.einsum("bkwt,kw->bkt", votes, share)                          # (B, K, T)
 
-    # video_k . sentence_k, without video (B, K, e) in memory.
+    # video_k = sum_t A[k, t] u_t, then video_k . sentence_k.
     return torch.einsum("bkt,bte,ke->bk", A, u, unit(sentences))
 
 
