@@ -69,7 +69,7 @@ tau of Eq. (5)      | logit_scale          | learnable; kept as log(1 / tau)
 lambda_R            | lambda_r             | PeVL.losses
 P2V-R, V2P-R        | P2V, V2P             | the same blocks; P2V is also pose-guided, pose-adapted
 
-D1 to D26 in comments are rows of the ledger, docs/ledger.md: what the paper leaves open or prints
+D1 to D29 in comments are rows of the ledger, docs/ledger.md: what the paper leaves open or prints
 wrong, what we do, and why. Sentences in this file are ours, not the paper's.
 """
 import math
@@ -103,6 +103,17 @@ def zero_linear(n_in, n_out):
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+@torch.no_grad()
+def start_as_mean(layer, parts):
+    """Set a Linear of `parts` concatenated features (.., parts e) to their mean: [I; I] / 2 of two.
+
+    A random start would turn features away from the texts that CLIP has aligned them with (D29).
+    """
+    identity = torch.eye(layer.out_features, device=layer.weight.device)    # (e, e)
+    layer.weight.copy_(identity.repeat(1, parts) / parts)                   # (e, parts e)
+    nn.init.zeros_(layer.bias)
 
 
 def unit(x):
@@ -162,17 +173,20 @@ class AdaptedBlock(nn.Module):
     together is asked which moments do. Without adapters it still serves both (Tables 4 and 8).
 
     d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False: only
-    what is frozen, attention over time included. drop_path: share of clips, 0 to 1, whose change is dropped in training.
+    what is frozen, attention over time included. drop_path: share of clips, 0 to 1, whose change is
+    dropped in training; without adapters nothing is: a frozen branch is no change that could
+    overfit (D27).
     """
 
     def __init__(self, d, ratio, temporal, adapters, drop_path):
         super().__init__()
         self.temporal = temporal
-        self.rate = drop_path
+        self.rate = 0.0
         self.temporal_adapter = nn.Identity()
         self.spatial_adapter = nn.Identity()
         self.mlp_adapter = None
         if adapters:
+            self.rate = drop_path
             if temporal:
                 self.temporal_adapter = Adapter(d, ratio, skip=False)
             self.spatial_adapter = Adapter(d, ratio, skip=True)
@@ -309,7 +323,9 @@ class PoseTower(AdaptedTower):
             self.patches = nn.Conv2d(joints, d, self.PATCH, self.PATCH, bias=False)
             self.position = nn.Parameter(torch.randn(patches, d) * std)
         else:
-            self.coordinates = nn.Linear(2, d)
+            # Place, joint and time each hold a share of a token, the same at every width (D1).
+            self.coordinates = nn.Linear(2, d, bias=False)
+            nn.init.normal_(self.coordinates.weight, std=4 * std)
             self.joint = nn.Parameter(torch.randn(joints, d) * std)
             self.missing = nn.Parameter(torch.randn(d) * std)
 
@@ -465,7 +481,7 @@ def masked_softmax(scores, weight, literal_mask=False):
 
 
 class Refinement(nn.Module):
-    """What P2V and V2P share: queries, keys and values of h heads, and a zero start.
+    """What P2V and V2P share: queries, keys and values of h heads, and a zero end.
 
     d: width of the tokens. heads: h, which divides d.
     """
@@ -477,6 +493,25 @@ class Refinement(nn.Module):
         self.key = nn.Linear(d, d)
         self.value = nn.Linear(d, d)
         self.out_proj = zero_linear(d, d)
+
+    @torch.no_grad()
+    def start_from(self, block):
+        """Begin with copies of a frozen block's ln_1, query, key and value; they are trained (D28).
+
+        Fresh queries and keys give scores of deviation 0.3. Ten body patches with M from 0.1 to 1
+        then get shares from 0.09 to 0.11: when training starts, Eq. (1) would say nothing.
+        """
+        layers = (self.query, self.key, self.value)
+        weights = block.attn.in_proj_weight.chunk(3)                        # each (d, d)
+        biases = block.attn.in_proj_bias.chunk(3)                           # each (d,)
+        for layer, weight, bias in zip(layers, weights, biases):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+        for norm in self.children():
+            if isinstance(norm, nn.LayerNorm):
+                norm.weight.copy_(block.ln_1.weight)
+                norm.bias.copy_(block.ln_1.bias)
 
     def split_heads(self, x):
         """(..., n, d) -> (..., h, n, c), c = d / h."""
@@ -862,10 +897,13 @@ class PeVL(ActionModel):
         self.p2v = None
         self.v2p = None
         both = config.video and config.pose
+        last_block = clip.visual.transformer.resblocks[-1]
         if both and config.p2v:
             self.p2v = P2V(sizes.vision_width, sizes.vision_heads, config.literal_mask)
+            self.p2v.start_from(last_block)
         if both and config.v2p:
             self.v2p = V2P(sizes.vision_width, sizes.vision_heads)
+            self.v2p.start_from(last_block)
 
         # Not in Fig. 2, see above: [V; P] -> the size of a sentence, or the classes.
         self.projection = None
@@ -873,6 +911,8 @@ class PeVL(ActionModel):
             modalities = config.video + config.pose
             n_out = sizes.embed_dim if config.text else self.classes
             self.projection = nn.Linear(sizes.embed_dim * modalities, n_out)
+            if config.text:
+                start_as_mean(self.projection, modalities)
 
         # Sec. 3.2.3: a temperature for video and one for pose, from CLIP's start 0.07 (D8).
         if config.refinement:

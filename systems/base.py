@@ -74,8 +74,8 @@ class ActionModel(nn.Module):
     PARTS = {}
 
     # Kinds of parts, for learning rates: CLIP's own weights or a copy, and adapters between them.
-    # All others start from nothing (the pose tower too, since joints are new to CLIP) or, as the
-    # temperatures, from a number.
+    # All others are new: joints are to CLIP, and P2V and V2P, though their queries, keys and values
+    # start as copies of a block of it, end in a layer that starts from nothing.
     TRUNK = ("CLIP", "pose image")
     ADAPTED = ("video tower", "text tower")
 

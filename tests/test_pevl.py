@@ -218,6 +218,45 @@ def test_v2p_starts_as_identity_and_has_gradients():
                                     fast_mode=True)
 
 
+# ---- The start of UCMR ---------------------------------------------------------------------------
+
+@pytest.mark.eq1
+@pytest.mark.eq2
+def test_refinement_asks_from_the_first_step_as_the_last_block_does():
+    """P2V with M = 1 shares out as CLIP's last block does over patches, V2P as over its tokens."""
+    torch.manual_seed(0)
+    model, z = model_of(), torch.randn(2, 2, 5, 16)
+    block = stir(CLIP(SMALL)).visual.transformer.resblocks[-1]
+    model.p2v.start_from(block)
+    model.v2p.start_from(block)
+    no_class = torch.ones(5, 5, dtype=torch.bool)
+    no_class[:, 0] = False
+    want = block.attn(block.ln_1(z), no_class, need_weights=True)[1][..., 1:]
+    close(model.p2v(z, torch.ones(2, 2, 4), need_weights=True)[1], want, 1e-5)
+    with torch.no_grad():                     # behind the block's own out_proj V2P is its attention
+        model.v2p.out_proj.load_state_dict(block.attn.out_proj.state_dict())
+    got = model.v2p(z, z, torch.tensor([0, 1]))
+    close(got, z + block.attn(block.ln_1(z)), 1e-5)
+
+
+@pytest.mark.parametrize("overrides", [{}, {"tune": "all"}])
+def test_refinement_starts_from_the_trunk_and_leaves_it(overrides):
+    """Copies, not the same tensors; and until the first step the model is CLIP, to the last bit."""
+    model, batch = model_of(**overrides), batch_of()
+    frozen = model.clip.visual.transformer.resblocks[-1]
+    for part in (model.p2v, model.v2p):
+        ours = torch.cat([part.query.weight, part.key.weight, part.value.weight])
+        assert torch.equal(ours, frozen.attn.in_proj_weight)
+        assert part.query.weight.requires_grad
+        assert part.query.weight.data_ptr() != frozen.attn.in_proj_weight.data_ptr()
+        for norm in part.children():
+            if isinstance(norm, torch.nn.LayerNorm):
+                assert torch.equal(norm.weight, frozen.ln_1.weight)
+    features = model.eval()(batch)
+    assert torch.equal(features["video"], features["video_before"])
+    assert torch.equal(features["pose"], features["pose_before"])
+
+
 # ---- Eq. (3) -------------------------------------------------------------------------------------
 
 @pytest.mark.eq3
@@ -467,6 +506,19 @@ def test_drop_path_drops_whole_clips_and_keeps_the_mean():
     assert torch.equal(block.eval().drop_path(x), x)
 
 
+def test_a_frozen_branch_has_no_drop_path():
+    """Tables 4 and 8: what cannot learn need not be kept from overfitting (D27)."""
+    for adapters in (True, False):
+        model = model_of(drop_path=0.9, pose_adapters=adapters, video_adapters=adapters)
+        stir(model).train()
+        batch = {name: x[:1].expand(64, *x.shape[1:]) for name, x in batch_of().items()}
+        pose, _ = model.pose(batch["keypoints"], batch["scores"], model.clip.visual)
+        video, _ = model.video(pevl.normalise(batch["frames"]), model.clip.visual)
+        for tokens in (pose, video):
+            alike = torch.allclose(tokens, tokens[:1].expand_as(tokens), atol=1e-4)
+            assert alike is not adapters
+
+
 def test_forward_is_fig_2():
     """Put together by hand: P2V feeds V; V2P reads the video before P2V, and feeds P and F."""
     model, batch = stir(model_of()).eval(), batch_of()
@@ -533,6 +585,17 @@ def test_half_precision_features_give_float32_losses(overrides):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("modality", [{}, {"video": False}, {"pose": False}])
+def test_projection_starts_as_the_mean_of_video_and_pose(modality):
+    """[I; I] / 2 where there is a text to meet, I of one alone; a linear head starts at random."""
+    model, batch = model_of(fusion="concat", **modality), batch_of()
+    features = model.eval()(batch)
+    found = [features[name] for name in ("video", "pose") if name in features]
+    close(model.concatenated(features), sum(found) / len(found), 1e-6)
+    head = model_of(text=False, **modality).projection
+    assert head.out_features == len(TEXTS) and len(head.weight.unique()) > 2 * len(TEXTS)
+
+
 def test_frozen_towers_keep_nothing_for_backward():
     model, batch, kept = model_of(**ROWS["table8/none"].overrides), batch_of(), []
     keep = lambda x: kept.append(x) or x
@@ -588,6 +651,24 @@ def test_pose_tokens_by_formula():
     tokens, joint_weights = tower(batch["keypoints"], batch["scores"], trunk)
     close(tokens, x, 1e-5)
     close(joint_weights, weights[:, :, 1:], 1e-5)    # the class token's own share is out
+
+
+@pytest.mark.parametrize("d", [96, 768])
+def test_place_joint_and_time_hold_a_tenth_of_a_pose_token_each(d):
+    """At every width, for joints spread like a body in its crop (variance 0.05 of x, 0.15 of y)."""
+    sizes = replace(SMALL, vision_width=d, vision_layers=0)
+    T, J, starts, share = 32, 17, 20, torch.zeros(3)
+    torch.manual_seed(0)
+    for _ in range(starts):
+        tower = pevl.PoseTower(settings_of(pose_frames=T), sizes, J)
+        keypoints = torch.randn(1, T, J, 2) * torch.tensor([0.05, 0.15]).sqrt()
+        both = tower.embed(keypoints, torch.ones(1, T, J))[0].detach()
+        joint = tower.joint.detach()
+        parts = [(both - joint).flatten(0, 1), joint, tower.temporal_embedding[:, 0].detach()]
+        variance = torch.stack([x.var(0).sum() for x in parts])
+        share += variance / variance.sum() / starts
+    assert share.min() > 0.1, f"place, joint, time at d = {d}: {share.tolist()}"
+    assert tower.coordinates.bias is None                # equal in all tokens, it would say nothing
 
 
 def test_pose_tower_starts_without_time_and_adapters_open_it():
