@@ -86,7 +86,7 @@ def test_groups(changes):
     names = {id(p): name for name, p in model.named_parameters()}
     kinds = {g["name"]: g["kind"] for g in model.parameter_groups()}
     for group in groups:
-        assert group["factor"] == {"adapter": 1, "new": 7, "trunk": 0.5}[kinds[group["name"]]]
+        assert group["factor"] == {"new": 7, "trunk": 0.5}[kinds[group["name"]]]
         for p in group["params"]:
             name = names[id(p)]
             bare = name.split(".")[-1] in ("joint", "position", "class_embedding",
