@@ -176,10 +176,13 @@ def reach_table(model, rates, drawn=True):
         which = names[id(chosen)]
         lines.append(f"{group['name']:<21}{reach:>10.2g}{deviation:>22.2g}  {which}")
         if drawn and group["kind"] == "new" and reach < deviation:
-            stuck.append(f"note: {group['name']} cannot move: its rates sum to {reach:.2g}, and "
-                         f"{which} starts with a deviation of {deviation:.2g}; try --recipe aim, a "
-                         "larger --new-lr or more --epochs")
-    return "\n".join(lines + stuck)
+            stuck.append(group["name"])
+
+    if stuck:
+        lines.append(f"note: cannot move: {', '.join(stuck)}. Their rates sum to less than the "
+                     "deviation with which their weights start, so that they stay about where they "
+                     "were drawn. Try --recipe aim, a larger --new-lr or more --epochs.")
+    return "\n".join(lines)
 
 
 def peak_mib(device):
