@@ -46,7 +46,8 @@ from clip_model import Attention
 from data import Clips, DataConfig
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
 from report.draw import draw_curves
-from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, versions)
+from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, reach_table,
+                        versions)
 from report.results import write_results
 from report.text import summary
 from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_checkpoint,
@@ -57,6 +58,7 @@ from support.processes import (World, average_gradients, gather, join_world, lea
 from support.settings import build_configs
 from systems.config import PeVLConfig
 from systems.registry import build_model
+from systems.start import start_from
 from tables.rows import ROWS, presets, row_flags
 
 
@@ -67,13 +69,19 @@ class TrainConfig:
     """How it is trained: Sec. 4.1, unless a preset (tables/rows.py) or the command line differs."""
     out: Annotated[str, "run folder, empty: out/<data>-<model>[-row]; a run there continues"] = ""
     row: Annotated[str, "row of the paper's tables, as table5/no-p2v (--list-rows)"] = ""
+    init: Annotated[str, "start from the weights of this run or checkpoint, other labels are fine; "
+                    "or of BIKE's (--model vilp)"] = ""
     seed: Annotated[int, "of everything random"] = 0
     epochs: Annotated[int, "passes over the training clips (Sec. 4.1: 50)"] = 50
     batch: Annotated[int, "clips of a step, over all processes; they are contrasted (ours)"] = 32
     accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same loss, other "
                           "draws of dropped paths"] = 1
+    recipe: Annotated[Literal["preset", "paper", "aim"], "rates, batch and epochs of PeVL: Sec. 4.1, "
+                      "or AIM's for the same adapters, to try first (D16); preset: what --data "
+                      "brings, the paper's where it brings nothing"] = "preset"
     lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)"] = 8e-6
-    new_lr: Annotated[float, "factor on lr for new modules; try 10 if the loss stands (D16)"] = 1.0
+    new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)"
+                      ] = 1.0
     trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)"] = 0.1
     weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)"] = 0.05
     warmup: Annotated[float, "epochs of linear warm-up before the cosine (Sec. 4.1: 3)"] = 3.0
@@ -99,8 +107,9 @@ class TrainConfig:
 
 
 # What may change from one part of a run to the next, since it changes none of its numbers. Where
-# the clips and their poses lie may change as well: that they are the same ones is in the identity.
-FREE = {"out", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force", "fresh",
+# the clips, their poses and the file of --init lie may change as well: that they are the same ones
+# is in the identity.
+FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force", "fresh",
         "tensorboard", "skip_nonfinite", "allow_broken"}
 
 
@@ -122,6 +131,22 @@ def lr_factor(step, warmup, total):
     return (1 + math.cos(math.pi * done)) / 2
 
 
+def kind_factors(cfg):
+    """Kind of a parameter group -> factor on the learning rate: CLIP's own weights (--trunk-lr), or
+    what starts from nothing (--new-lr), which is all that PeVL trains, adapters included (D16)."""
+    return {"new": cfg.new_lr, "trunk": cfg.trunk_lr}
+
+
+def sums_of_rates(cfg, warmup, steps):
+    """Kind of a parameter group -> sum of its learning rates over a run of `steps` steps.
+
+    A step of AdamW moves a weight by about its rate, whatever the size of the gradient. So the sum
+    is as far as a weight gets when all its steps go the same way.
+    """
+    total = sum(lr_factor(step, warmup, steps) for step in range(steps))
+    return {kind: cfg.lr * factor * total for kind, factor in kind_factors(cfg).items()}
+
+
 def decaying_matrices(model):
     """The ids of the parameters that weight decay acts on: matrices of linear, convolution and
     attention modules. Biases, norms, embeddings and temperatures are left to grow as they need."""
@@ -137,10 +162,9 @@ def decaying_matrices(model):
 def optimizer_groups(model, cfg):
     """The model's parameter groups as AdamW wants them, each split into what decays and the rest.
 
-    A group's `factor` on the learning rate follows from its kind: an adapter of CLIP, a module that
-    is new altogether (--new-lr), or CLIP's own weights (--trunk-lr).
+    A group's `factor` on the learning rate follows from its kind.
     """
-    factors = {"adapter": 1.0, "new": cfg.new_lr, "trunk": cfg.trunk_lr}
+    factors = kind_factors(cfg)
     matrices = decaying_matrices(model)
     groups = []
     for group in model.parameter_groups():
@@ -256,6 +280,7 @@ class Run:
     config: dict                                  # all settings, as config.json holds them
     identity: dict                                # what must not change when a run is continued
     versions: dict                                # packages and commit
+    start: str = ""                               # where --init started it from, for the log
     log: Log = None
     lock: object = None                           # an open file: nobody else writes to the folder
     memory_told: bool = False                     # the estimate is printed once
@@ -594,20 +619,25 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     clip = rank0_first(world, lambda: load_trunk(model_cfg))
     reseed(cfg.seed)                              # loading may or may not have drawn
     clip_hash = fingerprint(clip.state_dict())
-    model = job.build(model_cfg, clip, data).to(world.device)
+    model = job.build(model_cfg, clip, data)
     config = as_json(model_cfg, data_cfg, cfg)
+    identity = {**config, "CLIP weights": clip_hash, "precision": precision,
+                "data set": fingerprint_data(data), "processes": world.size,
+                "device": world.device.type}
+    start = ""
+    if cfg.init:
+        start = start_from(cfg.init, model, data.labels, clip_hash)
+        identity["weights at the start"] = fingerprint(model.trainable_state())
+    model.to(world.device)
 
     held_out = job.open_split(data_cfg, cfg.eval_split, train=False)
     optimizer = torch.optim.AdamW(optimizer_groups(model, cfg), lr=cfg.lr, fused=True)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
-    identity = {**config, "CLIP weights": clip_hash, "precision": precision,
-                "data set": fingerprint_data(data), "processes": world.size,
-                "device": world.device.type}
     run = Run(
         cfg=cfg, data_cfg=data_cfg, job=job, world=world, precision=precision, config=config,
         folder=run_folder(cfg, data_cfg, model_cfg), train_set=data, held_out=held_out,
         order=order, model=model, optimizer=optimizer, scaler=scaler, identity=identity,
-        versions=versions())
+        start=start, versions=versions())
     open_folder(run)
     try:
         if not cfg.fresh:
@@ -664,6 +694,11 @@ def introduce(run):
             f"{run.world.device}, {run.precision}, {run.world.size} process(es) x "
             f"{cfg.batch // run.world.size} clips; {run.steps} steps")
     log.say(parameter_table(run.model))
+    if run.at["step"] == 0:                       # later the weights are not where they started
+        if run.start:
+            log.say(run.start)
+        rates = sums_of_rates(cfg, run.warmup_steps, run.steps)
+        log.say(reach_table(run.model, rates, drawn=run.start == ""))
 
     # Near 0, two texts look alike to the frozen CLIP, and Eq. (5) cannot tell them apart.
     discrepancy = getattr(run.model, "discrepancy", None)

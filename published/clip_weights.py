@@ -192,11 +192,13 @@ class NotWeights(Exception):
     """Why a file is not read, in words that are fit to be printed."""
 
 
-def read_weights(path):
+def read_weights(path, part=""):
     """Tensors of a file, by the file's own names: {name: tensor}, on the CPU.
 
     The file may be a TorchScript archive, as OpenAI publishes, what torch.save writes (a state
     dict, alone or under "state_dict" or "model"), or .safetensors. Nothing in it is executed.
+    part: of what torch.save wrote, the name of the state dict that is meant, where there are
+    several; the others are not read into memory, where the file's format allows that.
 
     Raises FileNotFoundError, and ValueError where the file is damaged, holds anything but tensors,
     asks for code to be run, or would unpack to more than UNPACKED_TIMES its size + UNPACKED_EXTRA.
@@ -207,7 +209,7 @@ def read_weights(path):
                                 "path.")
 
     try:
-        state = _tensors_of(path)
+        state = _tensors_of(path, part)
         _check_tensors(state, path)
         return state
     except NotWeights as error:
@@ -227,7 +229,7 @@ def read_weights(path):
         "model.state_dict(), path); .safetensors need `pip install safetensors`.")
 
 
-def _tensors_of(path):
+def _tensors_of(path, part=""):
     """{name: value} of a file by its format; raises NotWeights or whatever broken bytes cause."""
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -240,7 +242,7 @@ def _tensors_of(path):
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return _Archive(archive).load().tensors()
 
-    return _read_pickle(path)
+    return _read_pickle(path, part, is_zip)
 
 
 def _most_unpacked(path):
@@ -285,10 +287,12 @@ def _read_safetensors(path):
     return safetensors.torch.load_file(path)
 
 
-def _read_pickle(path):
+def _read_pickle(path, part="", is_zip=False):
     """What torch.save wrote, in its zip format or the older one, by PyTorch's guarded reader."""
+    # A mapped file is read where a tensor is looked at; only the zip format can be mapped.
+    mapped = is_zip and part != ""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if wanted:
@@ -297,6 +301,10 @@ def _read_pickle(path):
 
     if not isinstance(state, dict):
         raise NotWeights(f"it holds a {type(state).__name__} and no state dict")
+    if part:
+        if not isinstance(state.get(part), dict):
+            raise NotWeights(f"it holds no state dict {part}")
+        return state[part]
     for key in ("state_dict", "model"):     # where trainers, open_clip's too, keep it
         if isinstance(state.get(key), dict):
             state = state[key]

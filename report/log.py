@@ -3,6 +3,7 @@
 here             | what it gives                                         | tests/test_train.py
 Log              | log.txt, metrics.jsonl, TensorBoard; one line at a time | test_resume, test_tensorboard
 parameter_table  | M parameters, trainable and frozen, of each part      | test_command
+reach_table      | how far a part's weights can go in this run           | test_reach_*
 count_saved      | bytes that autograd keeps for the backward pass       | test_command
 versions         | packages and commit, for config.json                  | test_command
 """
@@ -131,6 +132,56 @@ def parameter_table(model):
         total = sum(p.numel() for p in params) / 1e6
         tuned = sum(p.numel() for p in params if p.requires_grad) / 1e6
         lines.append(f"{name:<16}{total:>9.3f}{tuned:>11.3f}{total - tuned:>9.3f}")
+    return "\n".join(lines)
+
+
+def widest(params):
+    """Of some parameters the one whose entries lie furthest apart: (deviation, parameter).
+
+    Norms, biases and temperatures are left out: they are vectors and single numbers that start at
+    a value which already works. (0.0, None) where nothing is left.
+    """
+    deviation = 0.0
+    chosen = None
+    for p in params:
+        if p.dim() < 2 or p.numel() < 2:
+            continue
+        own = p.detach().float().std().item()
+        if chosen is None or own > deviation:
+            deviation = own
+            chosen = p
+    return deviation, chosen
+
+
+def reach_table(model, rates, drawn=True):
+    """How far the weights of each part can go in a run, beside how far apart they start, as text.
+
+    rates: kind of a group ("new" or "trunk") -> sum of its learning rates over the run. A step of
+    AdamW moves a weight by about its rate, so the sum is as far as a weight gets when all its steps
+    go the same way; they seldom do. A new part whose weights start further apart than that ends
+    about where a random draw put it, and a line below the table says so. CLIP's own weights need
+    not go far: they start where they work. drawn: whether new parts were drawn at random; with
+    --init they were not, and need not go far either.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    lines = [f"{'learning rates':<21}{'sum':>10}{'deviation of weights':>22}"]
+    stuck = []
+    for group in model.parameter_groups():
+        reach = rates[group["kind"]]
+        deviation, chosen = widest(group["params"])
+        if chosen is None:
+            lines.append(f"{group['name']:<21}{reach:>10.2g}{'-':>22}")
+            continue
+
+        which = names[id(chosen)]
+        lines.append(f"{group['name']:<21}{reach:>10.2g}{deviation:>22.2g}  {which}")
+        if drawn and group["kind"] == "new" and reach < deviation:
+            stuck.append(group["name"])
+
+    if stuck:
+        lines.append(f"note: cannot move: {', '.join(stuck)}. Their rates sum to less than the "
+                     "deviation with which their weights start, so that they stay about where they "
+                     "were drawn. Try --recipe aim, a larger --new-lr or more --epochs.")
     return "\n".join(lines)
 
 

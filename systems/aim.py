@@ -9,6 +9,8 @@ AIM.load_published | its authors' checkpoints          | test_aim_published_name
 
 Axes: B clips, Tv video frames, Nv tokens of a frame, S pixels a side, K classes, d width.
 """
+import copy
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -22,7 +24,7 @@ class AIM(ActionModel):
     Arguments as of ActionModel; labels are rows of the head, so that no text is encoded.
     """
 
-    PARTS = {"video tower": "video", "head": "head"}
+    PARTS = {"video tower": "video", "last norm": "ln_post", "head": "head"}
 
     # Our name of a module -> theirs.
     PUBLISHED = {
@@ -36,17 +38,22 @@ class AIM(ActionModel):
     def __init__(self, config, clip, texts, joints=17):
         super().__init__(config, clip, texts, joints)
         self.video = VideoTower(config, clip.config, frames=config.video_frames)
+
+        # The one layer of CLIP that its authors train, at the rate of the adapters; a copy, so that
+        # the CLIP that the adapters stand on stays as it was published.
+        self.ln_post = copy.deepcopy(clip.visual.ln_post)
+        self.ln_post.requires_grad_(True)
         self.head = nn.Linear(clip.config.vision_width, self.classes)
 
     def forward(self, batch):
         """batch as of ActionModel, its frames alone -> dict: label, video (B, d).
 
-        The class tokens after ln_post, not through CLIP's proj: there is no text to meet. Raises
+        The class tokens after our ln_post, not through CLIP's proj: there is no text to meet. Raises
         ValueError where a shape differs from what the model was built for.
         """
         self.check_batch(batch, video=True, pose=False)
         z, _ = self.video(normalise(batch["frames"]), self.clip.visual)     # (B, Tv, Nv, d)
-        class_tokens = self.clip.visual.ln_post(z[:, :, 0])                 # (B, Tv, d)
+        class_tokens = self.ln_post(z[:, :, 0])                             # (B, Tv, d)
         return {"label": batch["label"], "video": class_tokens.mean(1)}
 
     def class_logits(self, features, text=None):
@@ -66,6 +73,8 @@ class AIM(ActionModel):
         for name, p in self.clip.visual.named_parameters():
             if name != "proj":                            # theirs has none, ours is not read
                 target[f"backbone.{name}"] = p
+        for name, p in self.ln_post.named_parameters():   # in place of CLIP's, which is not read
+            target[f"backbone.ln_post.{name}"] = p
         for name, p in self.video.blocks.named_parameters():
             words = name.split(".")                       # such as 0, mlp_adapter, up, bias
             theirs = ".".join(self.PUBLISHED.get(word, word) for word in words)

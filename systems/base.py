@@ -73,11 +73,10 @@ class ActionModel(nn.Module):
     # Name in the tables of parameters and costs -> attribute; it is None where the part is off.
     PARTS = {}
 
-    # Kinds of parts, for learning rates: CLIP's own weights or a copy, and adapters between them.
-    # All others are new: joints are to CLIP, and P2V and V2P, though their queries, keys and values
-    # start as copies of a block of it, end in a layer that starts from nothing.
+    # Parts that are CLIP's own weights or a copy of them, for learning rates. All others are new:
+    # adapters start from nothing, too, though what they stand between is CLIP's (D16), and P2V and
+    # V2P, whose queries, keys and values start as copies of a block, end in a layer of zeros.
     TRUNK = ("CLIP", "pose image")
-    ADAPTED = ("video tower", "text tower")
 
     def __init__(self, config, clip, texts, joints=17):
         super().__init__()
@@ -141,8 +140,8 @@ class ActionModel(nn.Module):
     def parameter_groups(self):
         """What is trained: a list of dicts with name, params and kind.
 
-        kind: "trunk" (CLIP's own weights), "adapter" (between frozen blocks) or "new". The groups
-        follow the modules, never the spelling of a parameter's name.
+        kind: "trunk" (CLIP's own weights) or "new" (everything else). The groups follow the
+        modules, never the spelling of a parameter's name.
         """
         groups = []
         for name, part in self.parts().items():
@@ -152,8 +151,6 @@ class ActionModel(nn.Module):
             kind = "new"
             if name in self.TRUNK:
                 kind = "trunk"
-            elif name in self.ADAPTED:
-                kind = "adapter"
             groups.append({"name": name, "params": params, "kind": kind})
         return groups
 

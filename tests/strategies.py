@@ -19,6 +19,7 @@ def published_aim(model):
     state = {"cls_head.fc_cls.weight": model.head.weight, "cls_head.fc_cls.bias": model.head.bias,
              "backbone.temporal_embedding": model.video.temporal_embedding.transpose(0, 1)}
     state |= {f"backbone.{n}": v for n, v in model.clip.visual.state_dict().items() if n != "proj"}
+    state |= {f"backbone.ln_post.{n}": v for n, v in model.ln_post.state_dict().items()}
     for i, block in enumerate(model.video.blocks):
         for theirs, ours in (("T", block.temporal_adapter), ("S", block.spatial_adapter), ("MLP", block.mlp_adapter)):
             name = f"backbone.transformer.resblocks.{i}.{theirs}_Adapter"

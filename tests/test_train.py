@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 import train
 from data import DataConfig
 from clip_model import BACKBONES, CLIP, load_clip
+from report.log import reach_table
 from runs import SMALL, configs, outcome, words
 from support import checkpoints, processes
 from support.settings import build_configs
 from systems.config import PeVLConfig
 from systems.registry import build_model
-from tables.rows import presets
+from tables.rows import RECIPES, presets
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
 
 HERE = Path(train.__file__).parent
@@ -86,7 +87,7 @@ def test_groups(changes):
     names = {id(p): name for name, p in model.named_parameters()}
     kinds = {g["name"]: g["kind"] for g in model.parameter_groups()}
     for group in groups:
-        assert group["factor"] == {"adapter": 1, "new": 7, "trunk": 0.5}[kinds[group["name"]]]
+        assert group["factor"] == {"new": 7, "trunk": 0.5}[kinds[group["name"]]]
         for p in group["params"]:
             name = names[id(p)]
             bare = name.split(".")[-1] in ("joint", "position", "class_embedding",
@@ -105,7 +106,8 @@ def test_presets_are_the_papers():
     cfg, data, model = parse("--data", "diving48")
     assert (data.pose_frames, data.video_frames, data.image_size) == (48, 16, 224)
     assert model.lambda_r == 0.1
-    assert cfg == c and model.own_loss == 0 and model.tau_fw == 0.01
+    assert cfg == dataclasses.replace(c, recipe="paper")         # said, though nothing changes
+    assert model.own_loss == 0 and model.tau_fw == 0.01
     cfg, data, model = parse("--row", "table5/no-p2v", "--lr", "0.5")
     assert model.backbone == "tiny" and not model.p2v and model.v2p and cfg.lr == 0.5
     cfg, data, model = parse("--data", "ucf101", "--model", "vilp")
@@ -118,6 +120,74 @@ def test_presets_are_the_papers():
     assert (data.video_frames, data.image_size) == (32, 40)
     cfg, data, model = parse("--model", "aim")
     assert data.read_video and not data.read_poses and (data.video_frames, cfg.lr) == (8, 2e-3)
+    cfg, data, model = parse("--data", "diving48", "--model", "aim")     # its authors' for Diving48
+    assert (cfg.lr, cfg.batch, cfg.warmup, cfg.weight_decay, cfg.epochs) == (3e-4, 64, 2.5, 0.05, 50)
+    assert data.crop_area == 0.08 and data.flip and model.drop_path == 0.2
+
+
+def test_recipes(capsys):
+    """Sec. 4.1 and AIM's typed once more; over any preset, under the command line; PeVL's alone."""
+    classes = (TrainConfig, DataConfig, PeVLConfig)
+    parse = lambda *argv: build_configs(list(argv), classes, presets)[0]
+    settings = lambda cfg: (cfg.lr, cfg.new_lr, cfg.batch, cfg.warmup, cfg.weight_decay, cfg.epochs)
+    paper = (8e-6, 1, 32, 3, 0.05, 50)
+    aim = (3e-4, 1, 64, 2.5, 0.05, 50)
+    for data in ("diving48", "toy"):
+        assert settings(parse("--data", data, "--recipe", "paper")[0]) == paper
+        cfg, _, model = parse("--data", data, "--recipe", "aim", "--row", "table5/no-v2p")
+        assert settings(cfg) == aim and cfg.recipe == "aim" and not model.v2p
+    assert parse("--recipe", "aim")[2].backbone == "tiny"        # the rest of a preset stays
+    cfg = parse("--data", "gym99", "--recipe", "aim", "--batch", "16", "--new-lr", "3")[0]
+    assert settings(cfg) == (3e-4, 3, 16, 2.5, 0.05, 50)
+    assert parse("--data", "gym99")[0].recipe == "paper" and parse()[0].recipe == "preset"
+    for model in ("vilp", "aim"):
+        assert parse("--data", "ucf101", "--model", model)[0].recipe == "preset"
+        with pytest.raises(SystemExit):
+            parse("--data", "ucf101", "--model", model, "--recipe", "aim")
+        assert f"--recipe aim beside --model {model}. Expected PeVL" in capsys.readouterr().err
+
+
+def test_sums_of_rates():
+    """How far a weight can go on Diving48's 15,027 clips: 0.094 by the paper, 1.76 by AIM's."""
+    def sums(clips, **changes):
+        cfg = TrainConfig(**RECIPES["paper"] | changes)
+        steps = clips // cfg.batch
+        return train.sums_of_rates(cfg, cfg.warmup * steps, cfg.epochs * steps)
+
+    assert sums(15_027)["new"] == pytest.approx(0.094, abs=5e-4)
+    assert sums(15_027, **RECIPES["aim"])["new"] == pytest.approx(1.76, abs=5e-3)
+    both = sums(320, lr=1e-3, new_lr=5.0, trunk_lr=0.5)
+    assert both["new"] == pytest.approx(10 * both["trunk"])
+    assert both["trunk"] == pytest.approx(0.5e-3 * 10 * 50 / 2, rel=0.05)  # half of the peak, or so
+
+
+def test_reach_table():
+    """Each part's sum beside the deviation of its widest matrix; what cannot get that far is named."""
+    model = tiny_model(tune="all")
+    down = model.video.blocks[0].mlp_adapter.down.weight
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.01)
+        model.clip.visual.proj.normal_()                         # CLIP's need not move
+        down.normal_(std=0.5)
+    lines = reach_table(model, {"new": 0.25, "trunk": 0.1}).splitlines()
+    video = next(line for line in lines if line.startswith("video tower")).split()
+    assert video[2:] == ["0.25", f"{down.std():.2g}", "video.blocks.0.mlp_adapter.down.weight"]
+    clip = next(line for line in lines if line.startswith("CLIP")).split()
+    assert clip[1] == "0.1" and clip[3] == "clip.visual.proj"
+    assert next(line for line in lines if line.startswith("temperatures")).split()[1:] == ["0.25", "-"]
+    assert len(lines) == 2 + len(model.parameter_groups())
+    assert lines[-1].startswith("note: cannot move: video tower. Their rates sum to less")
+    assert "note" not in reach_table(model, {"new": 0.6, "trunk": 0.1})
+    assert "note" not in reach_table(model, {"new": 0.25, "trunk": 0.1}, drawn=False)
+
+
+def test_reach_is_told_once(tree, tmp_path):
+    """At the start of a run, and not when it goes on: then weights are not where they started."""
+    train.train(*configs(tree, tmp_path, epochs=1))
+    assert "note: cannot move: video tower, pose tower" in (tmp_path / "log.txt").read_text()
+    train.train(*configs(tree, tmp_path, force=True))
+    assert (tmp_path / "log.txt").read_text().count("learning rates") == 1
 
 
 @given(st.integers(1, 6), st.integers(0, 9), st.integers(1, 4), st.integers(1, 3),
