@@ -69,9 +69,9 @@ class PeVLConfig:
     pose_adapters: Annotated[bool, "adapters in the pose tower (Table 8)"] = True
     text_adapters: Annotated[bool, "adapters in the text tower (Table 8)"] = True
     adapter_ratio: Annotated[float, "bottleneck of image adapters over the width (AIM)",
-                             Range(0, 16, above=True)] = 0.25
+                             Range(0, 4, above=True)] = 0.25
     text_adapter_ratio: Annotated[float, "the same of text adapters (Table 7: 6 M; D2)",
-                                  Range(0, 16, above=True)] = 0.5
+                                  Range(0, 4, above=True)] = 0.5
     drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)",
                          Range(0, 0.99)] = 0.2
 
