@@ -47,7 +47,7 @@ from published.annotations import (Clip, Source, diving_text, read_custom, read_
                                    read_smarthome, read_ucf101)
 from support.checks import unknown_name
 from support.sampling import nearest, sample_instants, video_frame_index
-from support.settings import build_configs
+from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
 from toy.tree import make_toy
 
@@ -237,6 +237,9 @@ DATASETS = {
 
 # ------------------------------------------------------------------------------- settings
 
+# What the frames of one clip may take; at 16 frames of 224 pixels they take 2.4 MB.
+MOST_CLIP_BYTES = 2 ** 29
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -249,27 +252,33 @@ class DataConfig:
     poses: Annotated[str, "folder of the pose files, <clip id>.npz, empty: <root>/poses"] = ""
     version: Annotated[str, "diving48: v2 | v1; gym99, gym288: v1.0 | v1.1; empty: the first"] = ""
     protocol: Annotated[str, "smarthome: cs (subjects) | cv1 | cv2 (cameras), empty: cs"] = ""
-    split: Annotated[int, "ucf101 and hmdb51: number of the official split, 1 to 3"] = 1
+    split: Annotated[int, "ucf101 and hmdb51: number of the official split", Range(1, 3)] = 1
     prompt: Annotated[str, "text with {} for the label, empty: the data set's (Sec. 3.1)"] = ""
-    pose_frames: Annotated[int, "T, pose frames of a clip (Sec. 4)"] = 48
-    video_frames: Annotated[int, "Tv, video frames among them: divides T (Sec. 4)"] = 16
-    image_size: Annotated[int, "S, side of the crop in pixels (Sec. 4: 224)"] = 224
+    pose_frames: Annotated[int, "T, pose frames of a clip (Sec. 4)", Range(1, 4096)] = 48
+    video_frames: Annotated[int, "Tv, video frames among them: divides T (Sec. 4)",
+                            Range(1, 4096)] = 16
+    image_size: Annotated[int, "S, side of the crop in pixels (Sec. 4: 224)", Range(8, 2048)] = 224
     crop_area: Annotated[float, "smallest part of a frame that a training crop draws, before sides "
-                                "are cut to the frame's (ours: most joints stay; AIM 0.08)"] = 0.5
-    flip: Annotated[bool, "mirror half of the clips in training, unless labels tell sides (ours)"] = True
-    jitter: Annotated[float, "brightness, contrast, saturation of 1 +- this (ours; try 0.4)"] = 0.0
-    joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)"] = 0.0
-    joint_drop: Annotated[float, "part of the joints that training hides (ours)"] = 0.0
+                                "are cut to the frame's (ours: most joints stay; AIM 0.08)",
+                         Range(0.001, 1)] = 0.5
+    flip: Annotated[bool, "mirror half of the clips in training, unless labels tell sides "
+                          "(ours)"] = True
+    jitter: Annotated[float, "brightness, contrast, saturation of 1 +- this (ours; try 0.4)",
+                      Range(0, 1)] = 0.0
+    joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)",
+                           Range(0, 1)] = 0.0
+    joint_drop: Annotated[float, "part of the joints that training hides (ours)",
+                          Range(0, 1)] = 0.0
     read_video: Annotated[bool, "decode videos; without, frames are black (pose-only rows)"] = True
     read_poses: Annotated[bool, "read pose files; without, joints are missing (video rows)"] = True
     allow_broken: Annotated[bool, "go on when more than 1 % of the clips cannot be read"] = False
-    workers: Annotated[int, "processes that decode beside the training process, 0: none"] = 2
-    seed: Annotated[int, "of everything random"] = 0
+    workers: Annotated[int, "processes that decode beside the training process, 0: none",
+                       Range(0, 256)] = 2
+    seed: Annotated[int, "of everything random", Range(0, 2 ** 32 - 1)] = 0
 
     def __post_init__(self):
-        if self.data not in DATASETS:
-            raise unknown_name("data set", self.data, DATASETS)
-
+        check_fields(self)
+        self._refuse_what_is_anothers()
         if self.entry.variant and self.variant not in self.entry.counts:
             what = f"{self.entry.variant} of {self.data}"
             raise unknown_name(what, self.variant, self.entry.counts)
@@ -279,11 +288,30 @@ class DataConfig:
             raise ValueError(f"{self.video_frames} video frames of {self.pose_frames} pose frames. "
                              "Expected a divisor. Try --pose-frames 48 --video-frames 16.")
 
-        if not 0 < self.crop_area <= 1:
-            raise ValueError(f"--crop-area {self.crop_area}. Expected a part in (0, 1]. Try 0.5.")
+        if self.clip_bytes > MOST_CLIP_BYTES:
+            raise ValueError(f"{self.video_frames} video frames of {self.image_size} pixels are "
+                             f"{self.clip_bytes / 2 ** 30:.1f} GiB a clip. Expected at most "
+                             f"{MOST_CLIP_BYTES / 2 ** 30:g}. Lower --video-frames or "
+                             "--image-size.")
 
         if self.prompt and "{}" not in self.prompt:
             raise ValueError(f"--prompt {self.prompt!r}. Expected {{}} for the label. Try '{{}}'.")
+
+    def _refuse_what_is_anothers(self):
+        """ValueError for a version, protocol or split where the data set has no such choice."""
+        for name in ("version", "protocol", "split"):
+            value = getattr(self, name)
+            is_given = value != getattr(DataConfig, name)
+            if is_given and self.entry.variant != name:
+                readers = [key for key, entry in DATASETS.items() if entry.variant == name]
+                raise ValueError(f"--{name} {value} beside --data {self.data}, which has no such "
+                                 f"choice. Expected it with {', '.join(readers)} alone. Leave it "
+                                 "out.")
+
+    @property
+    def clip_bytes(self):
+        """What the frames of one clip take as bytes, one for each colour of a pixel."""
+        return 3 * self.video_frames * self.image_size ** 2
 
     @property
     def entry(self):

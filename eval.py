@@ -45,7 +45,7 @@ from report.results import strip_of, write_results
 from report.text import summary, with_progress
 from support.checkpoints import fingerprint, read_checkpoint
 from support.processes import join_world, leave_world, reseed
-from support.settings import build_configs
+from support.settings import Range, build_configs, check_fields
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
 from tables.rows import find_row, preset_of
@@ -448,21 +448,24 @@ class EvalConfig:
     aim_weights: Annotated[str, "with --model aim: a file that AIM's authors publish"] = ""
     clip: Annotated[str, "where CLIP's weights lie now; empty: where they lay in training"] = ""
     eval_split: Annotated[Literal["train", "val", "test"], "split to evaluate"] = "test"
-    views: Annotated[int, "crops of a clip: 1, the centre, or 3 (Sec. 4.1)"] = 1
-    batch: Annotated[int, "clips at a time: speed and memory, not the answer"] = 16
+    views: Annotated[Literal[1, 3], "crops of a clip: the centre, or three (Sec. 4.1)"] = 1
+    batch: Annotated[int, "clips at a time: speed and memory, not the answer",
+                     Range(1, 65536)] = 16
     video: Annotated[str, "label this video file instead of evaluating a split"] = ""
     pose: Annotated[str, "with --video: its pose clip; empty: FILE.npz beside FILE.mp4"] = ""
-    topk: Annotated[int, "with --video: labels to print"] = 5
+    topk: Annotated[int, "with --video: labels to print", Range(1, 10000)] = 5
     out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
-    strips: Annotated[int, "labels that get a picture strip, from the first; 0: none"] = 48
+    strips: Annotated[int, "labels that get a picture strip, from the first; 0: none",
+                      Range(0, 10000)] = 48
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 
     def __post_init__(self):
-        if min(self.views, self.batch) < 1:
-            raise ValueError(f"--views {self.views} --batch {self.batch}. Expected at least 1. "
-                             "Raise them.")
+        check_fields(self)
+        if self.pose and not self.video:
+            raise ValueError(f"--pose {self.pose} without --video. Expected the video that it "
+                             "belongs to. Add --video FILE; the poses of a data set: --poses DIR.")
         if self.row and self.ckpt:
             raise ValueError(f"--row {self.row} --ckpt {self.ckpt}. Expected --row without --ckpt. "
                              "Leave one of them out.")

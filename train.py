@@ -55,7 +55,7 @@ from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_che
 from support.files import atomic, lock
 from support.processes import (World, average_gradients, gather, join_world, leave_world,
                                rank0_first, reseed)
-from support.settings import build_configs
+from support.settings import Range, build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from systems.start import start_from
@@ -71,36 +71,49 @@ class TrainConfig:
     row: Annotated[str, "row of the paper's tables, as table5/no-p2v (--list-rows)"] = ""
     init: Annotated[str, "start from the weights of this run or checkpoint, other labels are fine; "
                     "or of BIKE's (--model vilp)"] = ""
-    seed: Annotated[int, "of everything random"] = 0
-    epochs: Annotated[int, "passes over the training clips (Sec. 4.1: 50)"] = 50
-    batch: Annotated[int, "clips of a step, over all processes; they are contrasted (ours)"] = 32
+    seed: Annotated[int, "of everything random", Range(0, 2 ** 32 - 1)] = 0
+    epochs: Annotated[int, "passes over the training clips (Sec. 4.1: 50)", Range(1, 10000)] = 50
+    batch: Annotated[int, "clips of a step, over all processes; they are contrasted (ours)",
+                     Range(1, 65536)] = 32
     accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same loss, other "
-                          "draws of dropped paths"] = 1
+                          "draws of dropped paths", Range(1, 65536)] = 1
     recipe: Annotated[Literal["preset", "paper", "aim"], "rates, batch and epochs of PeVL: Sec. 4.1, "
                       "or AIM's for the same adapters, to try first (D16); preset: what --data "
                       "brings, the paper's where it brings nothing"] = "preset"
-    lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)"] = 8e-6
-    new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)"
-                      ] = 1.0
-    trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)"] = 0.1
-    weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)"] = 0.05
-    warmup: Annotated[float, "epochs of linear warm-up before the cosine (Sec. 4.1: 3)"] = 3.0
-    clip_grad: Annotated[float, "largest gradient norm, 0: any; it is logged either way"] = 0.0
+    lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)",
+                  Range(0, 10, above=True)] = 8e-6
+    new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)",
+                      Range(0, 10000)] = 1.0
+    trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)",
+                        Range(0, 10000)] = 0.1
+    weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)",
+                            Range(0, 10)] = 0.05
+    warmup: Annotated[float, "epochs of linear warm-up before the cosine (Sec. 4.1: 3)",
+                      Range(0, 10000)] = 3.0
+    clip_grad: Annotated[float, "largest gradient norm, 0: any; it is logged either way",
+                         Range(0, 1000000)] = 0.0
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products, never of "
                          "losses; auto: bf16 on GPUs that have it"] = "auto"
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     compile: Annotated[bool, "torch.compile: slow to start, faster steps on a GPU"] = False
-    eval_split: Annotated[str, "split that is measured after epochs"] = "val"
-    eval_every: Annotated[int, "epochs between measurements"] = 1
-    log_every: Annotated[int, "steps between progress lines and rows of metrics.jsonl"] = 10
-    save_minutes: Annotated[float, "time between checkpoints within an epoch"] = 10.0
-    skip_nonfinite: Annotated[int, "steps to leave out, where not finite, before giving up"] = 0
+    eval_split: Annotated[Literal["train", "val", "test"], "measured after epochs"] = "val"
+    eval_every: Annotated[int, "epochs between measurements", Range(1, 10000)] = 1
+    log_every: Annotated[int, "steps between progress lines and rows of metrics.jsonl",
+                         Range(1, 1000000)] = 10
+    save_minutes: Annotated[float, "time between checkpoints within an epoch",
+                            Range(0, 100000)] = 10.0
+    skip_nonfinite: Annotated[int, "steps to leave out, where not finite, before giving up",
+                              Range(0, 1000000)] = 0
     resume: Annotated[bool, "insist that there is a run to continue"] = False
     force: Annotated[bool, "continue although settings changed; noted in log.txt"] = False
     fresh: Annotated[bool, "start again; the run in --out is kept as <out>.before-fresh"] = False
     tensorboard: Annotated[bool, "write TensorBoard events too (pip install tensorboard)"] = False
 
     def __post_init__(self):
+        check_fields(self)
+        if self.warmup > self.epochs:
+            raise ValueError(f"--warmup {self.warmup:g} beside --epochs {self.epochs}. Expected a "
+                             "warm-up that ends before the training does. Lower --warmup.")
         if self.fresh and self.resume:
             raise ValueError("--fresh --resume. Expected one of them: the first begins anew, the "
                              "second insists on going on. Leave one out.")

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from support.shapes import Maybe, misfit
+
 # ------------------------------------------------------------------------------- what is read
 
 
@@ -195,95 +197,6 @@ def read_json(path, name, shape):
     if problem:
         raise bad_place(path, problem.place, problem.value, problem.expected)
     return value
-
-
-# ------------------------------------------------------------------------------- shapes of JSON
-
-WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list",
-         dict: "names and values in { }"}
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """A shape that may also be null or, in an object, not be there."""
-    shape: object
-
-
-class Misfit(NamedTuple):
-    """The first place of a JSON value that does not have its shape."""
-    place: str                # such as "entry 3, 'label'"
-    value: object             # what stands there
-    expected: str             # what should
-
-
-def misfit(value, shape, place="as a whole"):
-    """Compare a value that JSON gave with a shape -> the first `Misfit`, None where all fits.
-
-    A shape is written as the value itself looks:
-
-        str, int, float          a text; a whole number of 64 bits; a finite number
-        [shape]                  a list, each entry of that shape
-        (shape, shape)           a list of exactly so many entries
-        {str: shape}             an object with any names, each value of that shape
-        {"name": shape, ...}     an object with at least these names
-        Maybe(shape)             the shape, or null, or a name that is missing
-
-    `true` is no number here, though Python counts it as one: as a label it would pass for class 1.
-
-    >>> misfit([{"label": 3}, {"label": True}], [{"label": int}])
-    Misfit(place="entry 2, 'label'", value=True, expected='a whole number')
-    >>> misfit({"a": None, "b": 1.5}, {str: Maybe(float)}) is None
-    True
-    """
-    if isinstance(shape, Maybe):
-        return None if value is None else misfit(value, shape.shape, place)
-
-    if isinstance(shape, type):
-        return None if fits(value, shape) else Misfit(place, value, WORDS[shape])
-
-    kind = dict if isinstance(shape, dict) else list
-    if not isinstance(value, kind):
-        return Misfit(place, value, WORDS[kind])
-
-    if isinstance(shape, tuple) and len(value) != len(shape):
-        return Misfit(place, value, f"a list of {len(shape)}")
-
-    for inner_place, inner_value, inner_shape in members(value, shape):
-        deeper = inner_place if place == "as a whole" else f"{place}, {inner_place}"
-        found = misfit(inner_value, inner_shape, deeper)
-        if found:
-            return found
-    return None
-
-
-def fits(value, kind):
-    """True where a JSON value is of the plain kind str, int or float, and of a usable size."""
-    if kind is str:
-        return isinstance(value, str)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    if kind is int:
-        return isinstance(value, int) and -2 ** 63 <= value < 2 ** 63
-    return -2 ** 63 <= value < 2 ** 63            # not true of NaN and of the infinities either
-
-
-def members(value, shape):
-    """(place, value, shape) of everything directly inside a list or an object."""
-    if isinstance(shape, tuple):
-        for number, (entry, inner) in enumerate(zip(value, shape), 1):
-            yield f"entry {number}", entry, inner
-
-    elif isinstance(shape, list):
-        for number, entry in enumerate(value, 1):
-            yield f"entry {number}", entry, shape[0]
-
-    elif str in shape:
-        for name, entry in value.items():
-            yield repr(name), entry, shape[str]
-
-    else:
-        for name, inner in shape.items():
-            yield repr(name), value.get(name), inner
 
 
 # ------------------------------------------------------------------------------- what readers share

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import torch
 
+from support.files import most_unpacked, tensor_bomb, zip_bomb
+
 # ---- Fetching ----------------------------------------------------------------------------------
 
 CLIP_URL = "https://openaipublic.azureedge.net/clip/models"     # $PEVL_CLIP_URL names a mirror
@@ -181,13 +183,6 @@ class _Progress:
 
 # ---- Reading -----------------------------------------------------------------------------------
 
-# What a file may unpack to. PyTorch stores numbers as they are, so an honest file unpacks to its
-# own size and a little: TorchScript's code, which alone is packed, is a few MB. Four times leaves
-# room for a checkpoint that somebody packed again; a bomb unpacks to a thousand times its size.
-UNPACKED_TIMES = 4
-UNPACKED_EXTRA = 64 * 2 ** 20               # bytes
-
-
 class NotWeights(Exception):
     """Why a file is not read, in words that are fit to be printed."""
 
@@ -201,7 +196,7 @@ def read_weights(path, part=""):
     several; the others are not read into memory, where the file's format allows that.
 
     Raises FileNotFoundError, and ValueError where the file is damaged, holds anything but tensors,
-    asks for code to be run, or would unpack to more than UNPACKED_TIMES its size + UNPACKED_EXTRA.
+    asks for code to be run, or is a bomb (see support/files.py).
     """
     path = Path(path)
     if not path.is_file():
@@ -238,44 +233,24 @@ def _tensors_of(path, part=""):
         is_zip = file.read(4) == b"PK\x03\x04"      # by these bytes torch.load decides, too
     if is_zip:
         with zipfile.ZipFile(path) as archive:
-            _check_unpacked_size(archive, path)
+            bomb = zip_bomb(archive, most_unpacked(path))
+            if bomb:
+                raise NotWeights(bomb)
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return _Archive(archive).load().tensors()
 
     return _read_pickle(path, part, is_zip)
 
 
-def _most_unpacked(path):
-    """Bytes that a file of this size may unpack to."""
-    return UNPACKED_TIMES * path.stat().st_size + UNPACKED_EXTRA
-
-
-def _check_unpacked_size(archive, path):
-    """Refuse a zip bomb by the sizes in its directory, before anything in it is unpacked.
-
-    A directory that understates a size does not help the bomb: both Python's reader and PyTorch's
-    stop at the size that is written there.
-    """
-    unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > _most_unpacked(path):
-        raise NotWeights(f"it would unpack to {unpacked} bytes, and files of its size to at most "
-                         f"{_most_unpacked(path)}")
-
-
 def _check_tensors(state, path):
-    """Refuse what is no dict of tensors, and tensors that claim more numbers than the file holds.
-
-    A tensor can show one stored number a billion times (a stride of 0). That costs nothing until
-    somebody copies it, so it is refused before.
-    """
+    """Refuse what is no dict of tensors, and tensors that claim more numbers than the file holds."""
     strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise NotWeights(f"it holds entries that are no tensors: {strange[:5]}")
 
-    claimed = sum(value.numel() * value.element_size() for value in state.values())
-    if claimed > _most_unpacked(path):
-        raise NotWeights(f"its tensors claim {claimed} bytes, and files of its size hold at most "
-                         f"{_most_unpacked(path)}")
+    bomb = tensor_bomb(state.values(), most_unpacked(path))
+    if bomb:
+        raise NotWeights(bomb)
 
 
 def _read_safetensors(path):

@@ -22,6 +22,7 @@ import os
 import re
 import sys
 import urllib.request
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +32,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from support.checks import unknown_name
-from support.files import atomic
+from support.files import atomic, most_unpacked, tensor_bomb, zip_bomb
+from support.shapes import misfit
 
 # ---- The network -------------------------------------------------------------------------------
 
@@ -264,6 +266,10 @@ def fetch(url, target, title):
     return digest.hexdigest()
 
 
+MOST_WIDTH = 256                                  # channels; published are 32 and 48
+MOST_JOINTS = 1000
+
+
 class Inert:
     """Stands for the classes that a checkpoint names beside its tensors; it does nothing."""
 
@@ -278,18 +284,38 @@ def read_checkpoint(path):
     """What torch.save has written, read without running any code of it.
 
     mmpose keeps objects of its own classes beside the tensors; each of them is replaced by an
-    Inert. Raises ValueError where the file cannot be read so.
+    Inert. Raises ValueError where the file cannot be read so, or is a bomb (see support/files.py).
     """
     try:
-        names = []
-        with suppress(ValueError):                # files from before PyTorch 1.6 have no list
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        fault = ""
+        if zipfile.is_zipfile(path):              # files from before PyTorch 1.6 are none
+            with zipfile.ZipFile(path) as archive:
+                fault = zip_bomb(archive, most_unpacked(path))
+        if not fault:
+            return load_inert(path)
 
-        stand_ins = [(Inert, name) for name in names]
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:                    # a cut or foreign file fails in any way
-        raise ValueError(f"cannot read {path}: {error}. Expected weights. Fetch them.") from error
+    # A cut or foreign file fails in any way. PyTorch's own words are not shown: they advise to load
+    # the file with the guard against foreign code taken off.
+    except Exception as error:
+        fault = f"its bytes are damaged or of another kind ({type(error).__name__})"
+    raise unreadable(path, fault)
+
+
+def load_inert(path):
+    """torch.load with an Inert in place of every class that is not part of a tensor."""
+    names = []
+    with suppress(ValueError):                    # files from before PyTorch 1.6 have no list
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+
+    stand_ins = [(Inert, name) for name in names]
+    with torch.serialization.safe_globals(stand_ins):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unreadable(path, fault):
+    """The ValueError for a file that holds no weights; fault: why, in words."""
+    return ValueError(f"cannot read {path}: {fault}. Expected HRNet's weights, as published. Fetch "
+                      f"them again, or name one of {', '.join(WEIGHTS)}.")
 
 
 def weights_path(name_or_path):
@@ -311,12 +337,20 @@ def weights_path(name_or_path):
 
 
 def read_state(path):
-    """State dict of a checkpoint in the official or in mmpose's naming, in this file's names."""
+    """State dict of a checkpoint in the official or in mmpose's naming, in this file's names.
+
+    Raises ValueError where there is anything but tensors in it, or they claim too much.
+    """
     found = read_checkpoint(path)
     if isinstance(found, dict):
         found = found.get("state_dict", found)
-    else:
-        found = {}
+    problem = misfit(found, {str: torch.Tensor})
+    if problem:
+        raise unreadable(path, f"its state dict, {problem.place}, holds a "
+                               f"{type(problem.value).__name__} and not {problem.expected}")
+    bomb = tensor_bomb(found.values(), most_unpacked(path))
+    if bomb:
+        raise unreadable(path, bomb)
 
     state = {}
     for key, value in found.items():
@@ -341,8 +375,10 @@ def load_hrnet(name_or_path, input_size=None):
     state = read_state(path)
 
     # Weights of HRNet as a classifier have no final layer; the check below then says so.
-    final = state.get("final_layer.weight", torch.empty(17, 32))           # (J, width, 1, 1)
-    joints, width = final.shape[:2]
+    final = state.get("final_layer.weight", torch.empty(17, 32, 1, 1))     # (J, width, 1, 1)
+    joints, width = (*final.shape, 0, 0)[:2]
+    if not (1 <= width <= MOST_WIDTH and 1 <= joints <= MOST_JOINTS):
+        raise unreadable(path, f"its final layer is {tuple(final.shape)}")
     model = HRNet(width, joints)
     wanted = model.state_dict()
 

@@ -2,7 +2,8 @@
 
 checks.py       shapes and names, with errors that say what to do
 settings.py     dataclasses as a command line
-files.py        files written whole or not at all, and locks
+files.py        files written whole or not at all, locks, bombs
+shapes.py       values of foreign files against the shape that is expected
 checkpoints.py  what a run saves
 processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed

@@ -3,6 +3,7 @@
 here            | what it promises                                       | tests/test_train.py
 write_torch     | a failed write alters nothing that was there           | test_full_disk
 read_checkpoint | a torn or foreign file is an error with its name       | test_torn_checkpoint
+PARTS           | every part is there and of its type, or named          | test_checkpoint_parts_*
 fingerprint     | equal weights have equal hashes, others have not       | test_changed_settings
 
 A run folder holds `last.pt` (the newest), `previous.pt` (the one before, should the newest be torn)
@@ -14,10 +15,31 @@ import zipfile
 
 import torch
 
-from support.files import atomic
+from support.files import atomic, most_unpacked, tensor_bomb, zip_bomb
+from support.shapes import misfit
 
 FORMAT = 1                                        # of the dict that train.py saves
 NAMES = ("last.pt", "previous.pt", "best.pt")     # in the order in which a run looks for one
+
+# What a checkpoint must hold, as support/shapes.py writes it; train.save_checkpoint fills it.
+PARTS = {
+    "format": int,
+    "model": {str: torch.Tensor},                 # what is trained
+    "optimizer": {"state": dict, "param_groups": [dict]},
+    "scaler": dict,
+    "at": {                                       # train.new_position
+        "epoch": int, "batch": int, "step": int, "measured": int, "best": float, "skipped": int,
+        "broken": [int], "interval": {str: float}, "sums": {str: float},
+    },
+    "config": {"model": str, "backbone": str, "clip": str, "data": str},
+    "identity": {"CLIP weights": str},
+    "clip": str,                                  # hash of the CLIP that was adapted
+    "labels": [str],
+    "texts": [str],
+    "joints": int,
+    "versions": dict,
+}
+MOST_JOINTS = 1000                                # far beyond any skeleton: whole-body sets have 133
 
 
 def fingerprint(state):
@@ -56,27 +78,53 @@ def write_torch(value, path, keep=None):
 
 
 def read_checkpoint(path):
-    """What train.py saved at `path`, as a dict on the CPU.
+    """What train.py saved at `path`, as a dict on the CPU with all of PARTS.
 
     torch.save writes a zip archive, and a zip holds a checksum of each part: `testzip` finds a
     flipped bit that would otherwise be a silently wrong weight. `weights_only` builds tensors and
     plain containers and refuses every other class, so that no code of a foreign file ever runs.
 
-    Raises FileNotFoundError, or ValueError for a torn or foreign file.
+    Raises FileNotFoundError, or ValueError for a torn or foreign file, a bomb, and for a part that
+    is missing or of another type, which is named.
     """
     saved = None
-    reason = None
     try:
         with zipfile.ZipFile(path) as archive:
-            reason = archive.testzip()            # the name of the first damaged part, or None
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+            fault = zip_bomb(archive, most_unpacked(path))
+            damaged = None if fault else archive.testzip()
+            if damaged:
+                fault = f"its part {damaged} is damaged"
+        if not fault:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"no checkpoint at {path}. Expected a file that train.py wrote. "
                                 "Train first: python train.py.") from None
-    except Exception as error:                    # broken bytes fail in every possible way
-        reason = error
+    # Broken bytes fail in every possible way. PyTorch's own words are not shown: for a file that
+    # names foreign code they advise to load it without the guard.
+    except Exception as error:
+        fault = f"its bytes are damaged, or ask for more than tensors: {type(error).__name__}"
 
-    if reason or not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise ValueError(f"{path} is torn or no checkpoint of train.py ({reason or 'foreign'}). "
-                         f"Expected format {FORMAT}. Use another of {', '.join(NAMES)} beside it.")
+    fault = fault or fault_of(saved, path)
+    if fault:
+        raise ValueError(f"{path} is torn or no checkpoint of train.py ({fault}). Expected format "
+                         f"{FORMAT}. Use another of {', '.join(NAMES)} beside it, or train again.")
     return saved
+
+
+def fault_of(saved, path):
+    """What is wrong with what was read from a checkpoint, in words; "" where nothing is."""
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        return "another format"
+
+    problem = misfit(saved, PARTS)
+    if problem:
+        return f"{problem.place} is {problem.value!r:.60}, not {problem.expected}"
+    if not 0 <= saved["joints"] <= MOST_JOINTS or len(saved["labels"]) != len(saved["texts"]):
+        return (f"{saved['joints']} joints, {len(saved['labels'])} labels, {len(saved['texts'])} "
+                "texts")
+
+    tensors = saved["model"].values()
+    for name, tensor in saved["model"].items():
+        if tensor.layout is not torch.strided or not tensor.is_floating_point():
+            return f"{name} holds no plain numbers"
+    return tensor_bomb(tensors, most_unpacked(path))

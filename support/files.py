@@ -1,8 +1,10 @@
-"""Files on disk: written whole or not at all, and locked while somebody works on them.
+"""Files on disk: written whole or not at all, locked while somebody works on them, and no bombs.
 
-here     | what it promises                                          | tests/test_support.py
-atomic   | a file appears under its name only when it is complete    | test_atomic_*
-lock     | one process at a time, and the next one learns which      | test_lock_*
+here          | what it promises                                       | tests
+atomic        | a file appears under its name only when it is complete | test_support.py: test_atomic_*
+lock          | one process at a time, and the next one learns which   | test_support.py: test_lock_*
+zip_bomb      | what a zip unpacks to is known before it is unpacked   | test_clip_weights: test_a_bomb_*
+tensor_bomb   | tensors claim no more than their file holds            | test_clip_weights: test_tensors_*
 """
 import os
 from contextlib import contextmanager
@@ -69,3 +71,43 @@ def lock(path, about):
     file.write(f"{about}\n")
     file.flush()
     return file
+
+
+# ---- Bombs ---------------------------------------------------------------------------------------
+
+# What a file of weights may unpack to. PyTorch stores numbers as they are, so an honest file
+# unpacks to its own size and a little: TorchScript's code, which alone is packed, is a few MB. Four
+# times leaves room for a checkpoint that somebody packed again; a bomb unpacks to a thousand times
+# its size.
+UNPACKED_TIMES = 4
+UNPACKED_EXTRA = 64 * 2 ** 20                     # bytes
+
+
+def most_unpacked(path):
+    """Bytes that a file of weights of this size may unpack to."""
+    return UNPACKED_TIMES * Path(path).stat().st_size + UNPACKED_EXTRA
+
+
+def zip_bomb(archive, most):
+    """What is wrong where a zip would unpack to more than `most` bytes, in words; else "".
+
+    archive: an open ZipFile. The sizes are read in its directory, before anything is unpacked. A
+    directory that understates a size does not help the bomb: both Python's reader and PyTorch's
+    stop at the size that is written there.
+    """
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > most:
+        return f"it would unpack to {unpacked} bytes, and files like it to at most {most}"
+    return ""
+
+
+def tensor_bomb(tensors, most):
+    """What is wrong where tensors claim more than `most` bytes, in words; else "".
+
+    A tensor can show one stored number a billion times (a stride of 0). That costs nothing until
+    somebody copies it, so it is refused before.
+    """
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if claimed > most:
+        return f"its tensors claim {claimed} bytes, and files of its size hold at most {most}"
+    return ""

@@ -7,15 +7,96 @@ A setting is a field of a frozen dataclass (`PeVLConfig`, `DataConfig`, `TrainCo
 The field's name is the flag (`--epochs`), its type reads the word that follows, its text and its
 default are what `--help` prints. So a setting cannot be in the code and missing in the help.
 
+A number's range stands there as well: `Annotated[int, "passes", Range(1, 1000)]`. `check_fields`
+compares all fields of a config with their types and ranges; every dataclass calls it first in its
+`__post_init__`, so that a config made in Python is held to the same as one of a command line.
+
 here          | what it does                                      | tests/test_support.py
-build_configs | argv -> one instance of each dataclass            | test_build_configs_*
-Parser        | argparse with errors that name the nearest flag   | test_unknown_flag_*
+build_configs | argv -> one instance of each dataclass            | test_bridge_*
+Parser        | argparse with errors that name the nearest flag   | test_bridge_errors_*
+Range         | the numbers that make sense                       | test_range_*
+check_fields  | a config against its fields' types and ranges     | test_fields_*
 """
 import argparse
-from dataclasses import fields
+import math
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from support.checks import unknown_name
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`, both included; with `above`, `low` itself is not."""
+    low: float
+    high: float
+    above: bool = False
+
+    def holds(self, value):
+        if self.above and value == self.low:
+            return False
+        return self.low <= value <= self.high     # not true of NaN
+
+    def __str__(self):
+        if self.above:
+            return f"above {self.low:,}, at most {self.high:,}"
+        return f"{self.low:,} to {self.high:,}"
+
+
+@lru_cache
+def described_fields(cls):
+    """The fields of a config: a list of (name, type, text, Range or None)."""
+    hints = get_type_hints(cls, include_extras=True)
+    described = []
+    for field in fields(cls):
+        kind, doc, *rest = get_args(hints[field.name])
+        described.append((field.name, kind, doc, rest[0] if rest else None))
+    return described
+
+
+def check_fields(config):
+    """ValueError where a field of a config is of another type than it says, or out of its range.
+
+    This is the one place where single settings are refused; a `__post_init__` has only to look at
+    what does not fit together.
+    """
+    for name, kind, doc, allowed in described_fields(type(config)):
+        value = getattr(config, name)
+        expected = expected_of(kind, allowed)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            raise unknown_name(flag_of(name), value, get_args(kind))
+        if not has_kind(value, kind) or allowed and not allowed.holds(value):
+            shown = repr(value)[:80]
+            raise ValueError(f"{flag_of(name)} {shown}. Expected {expected}: {doc}. Change it.")
+
+
+def has_kind(value, kind):
+    """Whether a value is of a field's type. True counts as no number, a whole number as a float."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if kind is float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def expected_of(kind, allowed):
+    """What a field takes, in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+    expected = words.get(kind, "names with commas between")
+    if allowed:
+        expected += f", {allowed}"
+    return expected
+
+
+def flag_of(name):
+    """The flag of a field: --pose-frames of pose_frames."""
+    return "--" + name.replace("_", "-")
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,28 +121,31 @@ def word_reader(kind, flag):
     """
     is_choice = get_origin(kind) is Literal
     is_tuple = get_origin(kind) is tuple
+    by_word = {str(choice): choice for choice in get_args(kind)}
 
     def read(word):
         if is_tuple:
             return tuple(part.strip() for part in word.split(",") if part.strip())
         if is_choice:
-            if word not in get_args(kind):
-                raise argparse.ArgumentTypeError(unknown_name(flag, word, get_args(kind)))
-            return word
+            if word not in by_word:
+                raise argparse.ArgumentTypeError(unknown_name(flag, word, by_word))
+            return by_word[word]
         try:
             return kind(word)
         except ValueError:
             expected = {int: "a whole number", float: "a number"}[kind]
-            message = f"{word!r}. Expected {expected}. See --help."
+            message = f"{repr(word)[:80]}. Expected {expected}. See --help."
             raise argparse.ArgumentTypeError(message) from None
 
     return read
 
 
-def help_text(kind, doc, default):
-    """What --help says of a field: its text, its default and, for a fixed choice, the choices."""
+def help_text(kind, doc, default, allowed):
+    """What --help says of a field: its text, its default, its range or the fixed choices."""
     shown = ",".join(default) if isinstance(default, tuple) else repr(default)
     text = f"{doc} (default: {shown})"
+    if allowed:
+        text += f": {allowed}"
     if get_origin(kind) is Literal:
         text += ": " + " | ".join(map(str, get_args(kind)))
     return text.replace("%", "%%")                # argparse formats help texts with %
@@ -74,21 +158,19 @@ def add_fields(parser, cls, defaults):
     though both the data and the training have a seed.
     """
     group = parser.add_argument_group(cls.__name__)
-    hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):
-        if field.name in defaults:
+    for name, kind, doc, allowed in described_fields(cls):
+        if name in defaults:
             continue
-        defaults[field.name] = field.default
+        default = cls.__dataclass_fields__[name].default
+        defaults[name] = default
 
-        kind, doc = get_args(hints[field.name])[:2]
-        flag = "--" + field.name.replace("_", "-")
-        text = help_text(kind, doc, field.default)
+        flag = flag_of(name)
+        text = help_text(kind, doc, default, allowed)
         if kind is bool:                          # --flip and --no-flip
-            group.add_argument(flag, dest=field.name, help=text,
-                               action=argparse.BooleanOptionalAction)
+            group.add_argument(flag, dest=name, help=text, action=argparse.BooleanOptionalAction)
         else:
             metavar = getattr(kind, "__name__", "name").upper()
-            group.add_argument(flag, dest=field.name, help=text, metavar=metavar,
+            group.add_argument(flag, dest=name, help=text, metavar=metavar,
                                type=word_reader(kind, flag))
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from clip_model import BACKBONES
 from support.checks import unknown_name
+from support.settings import Range, check_fields
 
 # The terms of Eq. (4): video with sentence, pose with sentence, frames of the pose with words.
 SIMILARITIES = ("vs", "ps", "fw")
@@ -55,9 +56,10 @@ class PeVLConfig:
     model: Annotated[Literal["pevl", "vilp", "aim", "clip"], "system to build"] = "pevl"
     backbone: Annotated[str, "CLIP backbone: " + ", ".join(BACKBONES)] = "ViT-B/16"
     clip: Annotated[str, "file of CLIP weights; '' fetches the published ones; 'random': none"] = ""
-    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.1: 48)"] = 48
-    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.1: 16)"] = 16
-    image_size: Annotated[int, "side of a frame in pixels (Sec. 4.1: 224)"] = 224
+    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.1: 48)", Range(1, 4096)] = 48
+    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.1: 16)",
+                            Range(1, 4096)] = 16
+    image_size: Annotated[int, "side of a frame in pixels (Sec. 4.1: 224)", Range(8, 2048)] = 224
 
     # Sec. 3.1: towers and their adapters.
     video: Annotated[bool, "use the video tower (Table 7)"] = True
@@ -66,9 +68,12 @@ class PeVLConfig:
     video_adapters: Annotated[bool, "adapters in the video tower (Table 8)"] = True
     pose_adapters: Annotated[bool, "adapters in the pose tower (Table 8)"] = True
     text_adapters: Annotated[bool, "adapters in the text tower (Table 8)"] = True
-    adapter_ratio: Annotated[float, "bottleneck of image adapters over the width (AIM)"] = 0.25
-    text_adapter_ratio: Annotated[float, "the same of text adapters (Table 7: 6 M; D2)"] = 0.5
-    drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)"] = 0.2
+    adapter_ratio: Annotated[float, "bottleneck of image adapters over the width (AIM)",
+                             Range(0, 4, above=True)] = 0.25
+    text_adapter_ratio: Annotated[float, "the same of text adapters (Table 7: 6 M; D2)",
+                                  Range(0, 4, above=True)] = 0.5
+    drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)",
+                         Range(0, 0.99)] = 0.2
 
     # Sec. 3.2: UCMR.
     p2v: Annotated[bool, "pose-adapted vision attention, Eq. (1) (Table 5)"] = True
@@ -81,12 +86,15 @@ class PeVLConfig:
                       "the terms of Eq. (4), or one similarity of concatenated clip features "
                       "(Table 4)"] = "similarities"
     sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
-    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)"] = 0.01
+    tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)",
+                      Range(1e-4, 100)] = 0.01
     sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
 
     # Sec. 3.4: the objective.
-    lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)"] = 0.1
-    own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)"] = 0.0
+    lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)",
+                        Range(0, 1000)] = 0.1
+    own_loss: Annotated[float, "weight of Eq. (6) on each similarity alone; ours (D15)",
+                        Range(0, 1000)] = 0.0
 
     # Rivals, and how it runs.
     pose_input: Annotated[Literal["coordinates", "heatmaps"], "of joints: Table 9"] = "coordinates"
@@ -97,17 +105,21 @@ class PeVLConfig:
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
 
     def __post_init__(self):
+        check_fields(self)
         if self.backbone not in BACKBONES:
             raise unknown_name("backbone", self.backbone, BACKBONES)
         for name in self.sim:
             if name not in SIMILARITIES:
                 raise unknown_name("similarity", name, SIMILARITIES)
+        if len(set(self.sim)) < len(self.sim):
+            raise conflict(f"sim={','.join(self.sim)}", "each similarity once")
 
         # A video frame is the middle of a group of T / Tv pose frames: groups must come out even.
         T, Tv = self.pose_frames, self.video_frames
         if T < 1 or Tv < 1 or T % Tv != 0:
             raise conflict(f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1")
 
+        self.check_sizes()
         self.refuse_unread_switches()
 
         if not self.video and not self.pose:
@@ -125,10 +137,26 @@ class PeVLConfig:
             raise conflict("pose_input=heatmaps and video",
                            "heatmaps with --no-video, as in Table 9")
 
+        if self.gate_raw and self.model != "vilp":
+            raise conflict(f"gate_raw and model={self.model}", "ViLP, whose gate it is")
+
         # These run CLIP's blocks as they are; only AdaptedTower.run can recompute.
         if self.grad_checkpointing and self.model in ("vilp", "clip"):
             raise conflict(f"grad_checkpointing and model={self.model}",
                            "pevl or aim, whose blocks are recomputed")
+
+    def check_sizes(self):
+        """ValueError where a picture is not whole patches, or a bottleneck has nothing in it."""
+        sizes = BACKBONES[self.backbone]
+        if self.image_size % sizes.patch_size != 0:
+            raise conflict(f"image_size={self.image_size} and backbone={self.backbone}",
+                           f"a multiple of its patches of {sizes.patch_size} pixels")
+
+        ratios = (("adapter_ratio", sizes.vision_width), ("text_adapter_ratio", sizes.text_width))
+        for name, width in ratios:
+            if int(getattr(self, name) * width) < 1:
+                raise conflict(f"{name}={getattr(self, name)} and a width of {width}",
+                               f"a bottleneck of one or more, {1 / width:.2g} at least")
 
     def refuse_unread_switches(self):
         """ValueError where a switch is off its default that this model does not read."""

@@ -30,7 +30,7 @@ from data import DATASETS
 from published.annotations import diving_text
 from report.text import align
 from support.checks import unknown_name
-from support.settings import build_configs
+from support.settings import build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from tables.rows import PRESETS, ROWS, TABLES, find_row
@@ -179,9 +179,11 @@ def printed_figures(config, row):
     if row is not None:
         papers_config = PeVLConfig(**row.overrides)
         printed = (row.gmacs, row.tunable_m)
-    else:
+    elif (config.model, config.backbone) in TABLE1_M:
         papers_config = PeVLConfig(model=config.model, backbone=config.backbone)
-        printed = (None, TABLE1_M.get((config.model, config.backbone)))
+        printed = (None, TABLE1_M[config.model, config.backbone])
+    else:
+        return None, None
     return printed if config == papers_config else (None, None)
 
 
@@ -235,6 +237,9 @@ class CostConfig:
     """Which models are counted. Without both, the one that the model flags describe."""
     table: Annotated[str, "all rows of a table: 4 to 9"] = ""
     row: Annotated[str, "one row, as table5/no-p2v"] = ""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def presets(args):

@@ -189,7 +189,7 @@ def test_other_errors_say_what_to_do(tree, tmp_path):
     with pytest.raises(ValueError, match="no train clips.*data.py check"):
         Clips(DataConfig(data="diving48", root=str(cfg.folder)), "train", True)
     for how, message in (({"data": "gym9"}, "Did you mean 'gym99'"), ({"data": "diving48", "version": "v3"}, "v2, v1"),
-                         ({"data": "ucf101", "split": 4}, "1, 2, 3"), ({"video_frames": 5}, "divisor"),
+                         ({"data": "ucf101", "split": 4}, "1 to 3"), ({"video_frames": 5}, "divisor"),
                          ({"crop_area": 0}, "crop-area"), ({"prompt": "x"}, "{}"),
                          ({"data": "smarthome", "protocol": "cv3"}, "cs, cv1, cv2")):
         with pytest.raises(ValueError, match=message):

@@ -800,7 +800,7 @@ def test_who_compares_texts_and_who_learns_their_temperature():
 def test_bad_settings_say_what_fits():
     for bad, message in (({"backbone": "ViT-B16"}, "ViT-B/16"), ({"sim": ("vw",)}, "vs, ps, fw"),
                          ({"pose_frames": 7}, "pose_frames=7.*multiple of video_frames=2"),
-                         ({"video_frames": 0}, "video_frames=0"), ({"sim": ()}, "ps or fw"),
+                         ({"video_frames": 0}, "--video-frames 0. Expected a whole number, 1 to 4,096"), ({"sim": ()}, "ps or fw"),
                          ({"video": False, "pose": False}, "at least one"),
                          ({"video": False, "sim": ("vs",)}, "sim=vs and video=False.*with video"),
                          ({"pose": False, "sim": ("ps", "fw")}, "pose=False.*ps or fw with pose"),

@@ -29,7 +29,7 @@ from clip_model import BACKBONES, tokenize
 from data import DataConfig, cut, test_view, tint, train_view
 from pevl import two_way_kl
 from support.checkpoints import write_torch
-from support.settings import build_configs
+from support.settings import Range, build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.zero_shot import ZeroShotCLIP
 from toy.captions import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, toy_captions,
@@ -234,7 +234,11 @@ class StillsJob(Job):
 class StillsConfig:
     """What is particular to the captioned stills."""
     export: Annotated[str, "file for CLIP's weights, fp16, after each epoch"] = ""
-    paraphrase: Annotated[float, "weight of the contrast of two wordings of one text"] = 1.0
+    paraphrase: Annotated[float, "weight of the contrast of two wordings of one text",
+                          Range(0, 1000)] = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 PRESET = {                                        # the whole CLIP, from nothing
