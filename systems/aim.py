@@ -12,7 +12,8 @@ Axes: B clips, Tv video frames, Nv tokens of a frame, S pixels a side, K classes
 import torch.nn.functional as F
 from torch import nn
 
-from pevl import VideoTower, normalise
+from clip_model import normalise
+from pevl import VideoTower
 from systems.base import ActionModel, copy_all
 
 
