@@ -338,14 +338,23 @@ def test_refinement_asks_from_the_first_step_as_the_last_block_does():
     close(got, z + block.attn(block.ln_1(z)), 1e-5)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"tune": "all"}, {"p2v_kind": "block"}, {"p2v_after": 1},
-                                       {"p2v_after": 1, "p2v_kind": "block"}, {"v2p_group": True}])
-def test_refinement_starts_from_the_trunk_and_leaves_it(overrides):
-    """Copies, not the same tensors; and until the first step the model is CLIP, to the last bit."""
-    model, batch = model_of(**overrides), batch_of()
-    blocks = stir(model.clip, std=0.05).visual.transformer.resblocks   # where tune="all": unlike
-    model = build_model(model.config, model.clip, TEXTS, 5)
-    for part, frozen in ((model.p2v, blocks[1]), (model.v2p, blocks[1])):
+def deeper(monkeypatch, **overrides):
+    """A model of three blocks, whose weights and layer norms all differ."""
+    sizes = replace(SMALL, vision_layers=3)
+    monkeypatch.setitem(BACKBONES, "tiny", sizes)
+    torch.manual_seed(0)
+    return build_model(settings_of(**overrides), stir(CLIP(sizes)), TEXTS, 5)
+
+
+@pytest.mark.parametrize("reads, overrides", [
+    (2, {}), (2, {"tune": "all"}), (2, {"p2v_kind": "block"}), (2, {"v2p_group": True}),
+    (2, {"p2v_after": 3}), (1, {"p2v_after": 1}), (2, {"p2v_after": 2, "p2v_kind": "block"})])
+def test_refinement_starts_from_the_trunk_and_leaves_it(reads, overrides, monkeypatch):
+    """Copies, not the same tensors: P2V of the block that it stands before, else the last. Until
+    the first step the model is CLIP, to the last bit."""
+    model, batch = deeper(monkeypatch, **overrides), batch_of()
+    blocks = model.clip.visual.transformer.resblocks
+    for part, frozen in ((model.p2v, blocks[reads]), (model.v2p, blocks[2])):
         ours = torch.cat([part.query.weight, part.key.weight, part.value.weight])
         assert torch.equal(ours, frozen.attn.in_proj_weight)
         assert part.query.weight.requires_grad
@@ -356,6 +365,34 @@ def test_refinement_starts_from_the_trunk_and_leaves_it(overrides):
     features = model.eval()(batch)
     assert torch.equal(features["video"], features["video_before"])
     assert torch.equal(features["pose"], features["pose_before"])
+
+
+@pytest.mark.parametrize("kind", ["attention", "block"])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_p2v_stands_where_it_is_told_to(place, kind, monkeypatch):
+    """By hand: blocks up to the place, P2V, the blocks behind it again; V2P reads the first pass."""
+    model = stir(deeper(monkeypatch, p2v_after=place, p2v_kind=kind)).eval()
+    batch, trunk, index = batch_of(), model.clip.visual, [1, 3]
+    batch["scores"][0] = 0                               # a clip without any joint
+    blocks = trunk.transformer.resblocks
+    z = trunk.embed(pevl.normalise(batch["frames"]).flatten(0, 1)).unflatten(0, (3, 2))
+    for n in range(place):
+        z, _ = model.video.blocks[n](z, blocks[n])
+    z_p, w = model.pose(batch["keypoints"], batch["scores"], trunk)
+    M = patch_weight(w[:, index], batch["keypoints"][:, index], batch["scores"][:, index], 2)
+    refined = model.p2v(z, M, blocks[min(place, 2)])
+    for n in range(place, 3):
+        z, _ = model.video.blocks[n](z, blocks[n])
+        refined, _ = model.video.blocks[n](refined, blocks[n])
+    read = lambda tokens: trunk.read_out(tokens[:, :, 0]).mean(1)
+    got = model(batch)
+    close(got["video"], read(refined), 1e-5)
+    close(got["video_before"], read(z), 1e-5)
+    close(got["pose"], trunk.read_out(v2p(model.v2p, z_p, z, torch.tensor(index)).mean(2)).mean(1),
+          1e-5)
+    close(got["video"][0], got["video_before"][0], 1e-6)         # nothing to look at: as it was
+    assert not torch.allclose(got["video"][1:], got["video_before"][1:], atol=1e-2)
+    assert model.attention_maps(batch)["after"].shape == M.shape
 
 
 # ---- Eq. (3) -------------------------------------------------------------------------------------
@@ -909,6 +946,12 @@ def test_bad_settings_say_what_fits():
                          ({"pose_input": "heatmaps"}, "--no-video"),
                          ({"model": "aim", "video": False}, "model=aim beside video, .* none of"),
                          ({"model": "vilp", "sim": ("vs",)}, "beside sim, .* video, pose, text"),
+                         ({"all_tokens": True}, "model=pevl beside all_tokens"),
+                         ({"model": "vilp", "v2p_group": True}, "model=vilp beside v2p_group"),
+                         ({"model": "aim", "p2v_after": 1}, "model=aim beside p2v_after"),
+                         ({"literal_mask": True, "mask": "log"}, "with mask=product"),
+                         ({"p2v_after": 3}, "p2v_after=3.* 1 to 2, the blocks of tiny"),
+                         ({"p2v_after": -1}, "p2v_after=-1"),
                          ({"model": "vilp", "grad_checkpointing": True}, "pevl or aim")):
         with pytest.raises(ValueError, match=message):
             settings_of(**bad)
@@ -1040,6 +1083,20 @@ def test_vilp_by_parts():
     u = vilp.gate(features["frames"], features["pose"])
     head = (u[:, 0] + u[:, 1]) / 2 @ model.head.weight.T + model.head.bias
     close(model.class_logits(features)["all"], head, 1e-5)
+
+
+def test_all_tokens_of_vilp_vote_with_start_end_and_padding():
+    """D32: as many as the context has, where else the words alone have a vote."""
+    model, batch = stir(model_of(model="vilp", all_tokens=True), std=0.05).eval(), batch_of()
+    assert model.tokens.shape[1] == SMALL.context_length > model_of(model="vilp").tokens.shape[1]
+    text, features = model.encode_texts(), model(batch)
+    everyone = torch.ones(len(TEXTS), SMALL.context_length, dtype=torch.bool)
+    sim = p_vcs(features["frames"], features["pose"], text["words"], text["sentences"], everyone, 0.1)
+    got = model.class_logits(features)["all"]
+    close(got, model.logit_scale.exp() * sim, 1e-5)
+    assert not text["word_mask"].all()                   # the texts themselves say what is a word
+    model.config = replace(model.config, all_tokens=False)
+    assert not torch.allclose(model.class_logits(features)["all"], got, atol=1e-4)
 
 
 def test_heatmaps_are_of_the_video_frames_and_their_maximum():
