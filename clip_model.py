@@ -306,6 +306,12 @@ class Transformer(nn.Module):
 
 # ---- Towers ------------------------------------------------------------------------------------
 
+def normalise(frames):
+    """Frames (..., 3, S, S) in 0..255, uint8 or float -> float32, by CLIP's mean and deviation."""
+    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=frames.device)[:, :, None, None]
+    return (frames.float() / 255 - mean) / std
+
+
 class VisionTransformer(nn.Module):
     """CLIP's image tower in three parts that pevl.py calls alone: embed, transformer, read_out.
 

@@ -69,52 +69,23 @@ tau of Eq. (5)      | logit_scale          | learnable; kept as log(1 / tau)
 lambda_R            | lambda_r             | PeVL.losses
 P2V-R, V2P-R        | P2V, V2P             | the same blocks; P2V is also pose-guided, pose-adapted
 
-D1 to D29 in comments are rows of the ledger, docs/ledger.md: what the paper leaves open or prints
+D1 to D32 in comments are rows of the ledger, docs/ledger.md: what the paper leaves open or prints
 wrong, what we do, and why. Sentences in this file are ours, not the paper's.
 """
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from clip_model import CLIP_MEAN, CLIP_STD
-from pose import gaussian_heatmaps
+from clip_model import normalise
 from support.checks import check_shape
 from systems.base import ActionModel, inverse_tau
+from systems.heatmaps import HeatmapTokens
+from systems.readings import group_pixels, log_masked
+from systems.starts import sinusoids, start_as_mean, start_from_block, zero_linear
 
 
 # ---- Small tools ---------------------------------------------------------------------------------
-
-def normalise(frames):
-    """Frames (..., 3, S, S) in 0..255, uint8 or float -> float32, by CLIP's mean and deviation."""
-    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=frames.device)[:, :, None, None]
-    return (frames.float() / 255 - mean) / std
-
-
-def zero_linear(n_in, n_out):
-    """Linear layer that starts at zero: the branch that it ends starts as "no change".
-
-    Adapters, P2V and V2P end in one, so that the first step of training sees the features of the
-    frozen blocks and no noise.
-    """
-    layer = nn.Linear(n_in, n_out)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-@torch.no_grad()
-def start_as_mean(layer, parts):
-    """Set a Linear of `parts` concatenated features (.., parts e) to their mean: [I; I] / 2 of two.
-
-    A random start would turn features away from the texts that CLIP has aligned them with (D29).
-    """
-    identity = torch.eye(layer.out_features, device=layer.weight.device)    # (e, e)
-    layer.weight.copy_(identity.repeat(1, parts) / parts)                   # (e, parts e)
-    nn.init.zeros_(layer.bias)
-
 
 def unit(x):
     """x (..., e) -> the same at unit length, in float32 at least, also where autocast is on."""
@@ -241,13 +212,15 @@ class AdaptedTower(nn.Module):
             self.blocks.append(AdaptedBlock(clip_config.vision_width, config.adapter_ratio,
                                             temporal, adapters, drop_path=rate))
 
-    def run(self, x, trunk, need_weights=False):
+    def run(self, x, trunk, need_weights=False, start=0, stop=None):
         """x (B, T, n, d) -> the same after all blocks, and the last one's class attention or None.
 
-        trunk: CLIP's image tower, whose frozen blocks are walked along with our adapters.
+        trunk: CLIP's image tower, whose frozen blocks are walked along with our adapters. start,
+        stop: walk the blocks behind the first `start` of them up to number `stop` alone.
         """
         weights = None
-        for adapted, block in zip(self.blocks, trunk.transformer.resblocks):
+        walked = list(zip(self.blocks, trunk.transformer.resblocks))
+        for adapted, block in walked[start:stop]:
             is_last = adapted is self.blocks[-1]
             wanted = need_weights and is_last
             if self.checkpointing and self.training:
@@ -270,10 +243,11 @@ class VideoTower(AdaptedTower):
         if frames > 0:
             self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, clip_config.vision_width))
 
-    def forward(self, frames, trunk, need_weights=False):
+    def forward(self, frames, trunk, need_weights=False, place=None):
         """frames (B, Tv, 3, S, S) from `normalise` -> z_v (B, Tv, Nv, d), class attention or None.
 
-        The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv).
+        The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv). place:
+        give as a third the tokens as they are behind that many blocks, (B, Tv, Nv, d).
         """
         B, Tv = frames.shape[:2]
         when = 0.0
@@ -281,21 +255,17 @@ class VideoTower(AdaptedTower):
             when = self.temporal_embedding.repeat(B, 1, 1)                  # (B Tv, 1, d)
         x = trunk.embed(frames.flatten(0, 1), when)                         # (B Tv, Nv, d)
         x = x.unflatten(0, (B, Tv))                                         # (B, Tv, Nv, d)
-        return self.run(x, trunk, need_weights)
+        if place is None:
+            return self.run(x, trunk, need_weights)
+        there, weights = self.run(x, trunk, need_weights, stop=place)       # (B, Tv, Nv, d)
+        if place == len(self.blocks):
+            return there, weights, there
+        z_v, weights = self.run(there, trunk, need_weights, start=place)
+        return z_v, weights, there
 
-
-def sinusoids(T, d):
-    """Embeddings of T moments, (T, 1, d): sine and cosine of d / 2 frequencies; length 0.7.
-
-    The slowest makes 16 / d cycles in a clip, the fastest 8. d is even. Ours: from zero, as in AIM,
-    frozen attention takes long to tell one frame from the next (D1).
-    """
-    moment = torch.arange(T)[:, None] / T                                   # (T, 1) in [0, 1)
-    wave = torch.arange(1, d // 2 + 1)                                      # (d / 2,)
-    cycles = moment * wave * 16 / d                                         # (T, d / 2)
-    angle = 2 * math.pi * cycles
-    both = torch.cat([angle.sin(), angle.cos()], dim=1)                     # (T, d)
-    return both[:, None] * d ** -0.5                                        # (T, 1, d)
+    def rerun(self, z, trunk, place):
+        """Refined tokens z (B, Tv, Nv, d) through the blocks behind `place` -> the same shape."""
+        return self.run(z, trunk, start=place)[0]
 
 
 class PoseTower(AdaptedTower):
@@ -306,22 +276,17 @@ class PoseTower(AdaptedTower):
     picture (D1). The class token is CLIP's; all tokens of a frame get the embedding of its time.
 
     Table 9's rival input is heatmaps: the J joints drawn as J channels of an image, cut into
-    patches. Then patches stand where joints do (D22).
+    patches by systems/heatmaps.py. Then patches stand where joints do (D22).
     """
-
-    HEATMAP = 112   # pixels, Table 9
-    PATCH = 16      # pixels; ours: 7 x 7 patches cost 309.5 G, of Table 9's 311
 
     def __init__(self, config, clip_config, joints, adapters=True):
         super().__init__(config, clip_config, temporal=True, adapters=adapters)
         d = clip_config.vision_width
         std = d ** -0.5                                   # as CLIP starts its own embeddings
         self.temporal_embedding = nn.Parameter(sinusoids(config.pose_frames, d))
-        self.heatmaps = config.pose_input == "heatmaps"
-        if self.heatmaps:
-            patches = (self.HEATMAP // self.PATCH) ** 2
-            self.patches = nn.Conv2d(joints, d, self.PATCH, self.PATCH, bias=False)
-            self.position = nn.Parameter(torch.randn(patches, d) * std)
+        self.heatmaps = None
+        if config.pose_input == "heatmaps":
+            self.heatmaps = HeatmapTokens(joints, d)
         else:
             # Place, joint and time each hold a share of a token, the same at every width (D1).
             self.coordinates = nn.Linear(2, d, bias=False)
@@ -336,19 +301,10 @@ class PoseTower(AdaptedTower):
         point = self.coordinates(torch.where(seen, keypoints, 0.0))         # (B, T, J, d)
         return torch.where(seen, point, self.missing) + self.joint
 
-    def embed_heatmaps(self, keypoints, scores):
-        """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J) -> tokens (B, T, 49, d)."""
-        side = self.HEATMAP
-        pixels = (keypoints + 1) / 2 * side - 0.5         # the centre of the first pixel is 0
-        maps = gaussian_heatmaps(pixels, scores, (side, side), sigma=2.0)   # (B, T, J, 112, 112)
-        patches = self.patches(maps.flatten(0, 1))                          # (B T, d, 7, 7)
-        patches = patches.flatten(2).transpose(1, 2)                        # (B T, 49, d)
-        return patches.unflatten(0, scores.shape[:2]) + self.position       # (B, T, 49, d)
-
     def embed(self, keypoints, scores):
         """The tokens of whichever input the tower was built for, without the class token."""
-        if self.heatmaps:
-            return self.embed_heatmaps(keypoints, scores)
+        if self.heatmaps is not None:
+            return self.heatmaps(keypoints, scores)
         return self.embed_joints(keypoints, scores)
 
     def forward(self, keypoints, scores, trunk):
@@ -450,12 +406,13 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     return total / total.amax(-1, keepdim=True).clamp_min(1e-12)
 
 
-def masked_softmax(scores, weight, literal_mask=False):
+def masked_softmax(scores, weight, literal_mask=False, mask="product"):
     """alpha^P2V of Eq. (1) for queries that look: softmax over patches of (score * M).
 
     scores (..., q, N): queries with keys. weight M (..., 1, N) in [0, 1], 0 = background.
-    literal_mask: as printed, background takes part with its score of 0 * M = 0. -> (..., q, N),
-    rows of sum 1; of no meaning where no patch has weight.
+    literal_mask: as printed, background takes part with its score of 0 * M = 0. mask="log": of
+    (score + log M), the other reading (systems/readings.py). -> (..., q, N), rows of sum 1; of no
+    meaning where no patch has weight.
 
     Why not as printed: a score of 0 is not "no attention", since exp(0) = 1. One body patch with
     the score 2 beside three of background, which the mask should have removed, keeps 0.71 of the
@@ -467,12 +424,16 @@ def masked_softmax(scores, weight, literal_mask=False):
     >>> masked_softmax(scores, M)
     tensor([[1., 0., 0., 0.]])
 
-    Between body patches M acts as printed: it scales scores. The scores 2 and 2 become 2 and 1.
+    Between body patches M acts as printed: it scales scores. The scores 2 and 2 become 2 and 1. (So
+    scores of -2 and -2 become -2 and -1: there a larger M gets less, which mask="log" mends, D4.)
 
     >>> masked_softmax(torch.tensor([[2.0, 2.0, 5.0]]), torch.tensor([[1.0, 0.5, 0.0]]))
     tensor([[0.7311, 0.2689, 0.0000]])
     """
-    scores = scores * weight
+    if mask == "log":
+        scores = log_masked(scores, weight)
+    else:
+        scores = scores * weight
     if not literal_mask:
         # The least number, not -inf: a frame without joints has no patch left, and a row of -inf
         # alone gives NaN, with which gradients would be lost even though the row is not used.
@@ -481,9 +442,10 @@ def masked_softmax(scores, weight, literal_mask=False):
 
 
 class Refinement(nn.Module):
-    """What P2V and V2P share: queries, keys and values of h heads, and a zero end.
+    """What P2V and V2P share: queries, keys and values of h heads, and an end that starts at zero.
 
-    d: width of the tokens. heads: h, which divides d.
+    d: width of the tokens. heads: h, which divides d. PeVL copies the start of queries, keys, values
+    and layer norms from CLIP (start_from_block, D28).
     """
 
     def __init__(self, d, heads):
@@ -493,25 +455,6 @@ class Refinement(nn.Module):
         self.key = nn.Linear(d, d)
         self.value = nn.Linear(d, d)
         self.out_proj = zero_linear(d, d)
-
-    @torch.no_grad()
-    def start_from(self, block):
-        """Begin with copies of a frozen block's ln_1, query, key and value; they are trained (D28).
-
-        Fresh queries and keys give scores of deviation 0.3. Ten body patches with M from 0.1 to 1
-        then get shares from 0.09 to 0.11: when training starts, Eq. (1) would say nothing.
-        """
-        layers = (self.query, self.key, self.value)
-        weights = block.attn.in_proj_weight.chunk(3)                        # each (d, d)
-        biases = block.attn.in_proj_bias.chunk(3)                           # each (d,)
-        for layer, weight, bias in zip(layers, weights, biases):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-
-        for norm in self.children():
-            if isinstance(norm, nn.LayerNorm):
-                norm.weight.copy_(block.ln_1.weight)
-                norm.bias.copy_(block.ln_1.bias)
 
     def split_heads(self, x):
         """(..., n, d) -> (..., h, n, c), c = d / h."""
@@ -544,20 +487,29 @@ class P2V(Refinement):
 
     In a frame without any joint nobody looks and all pass through.
 
-    literal_mask: background patches are looked at with the score 0, as printed (D4).
+    literal_mask: background patches are looked at with the score 0, as printed. mask: "product" as
+    above, or "log" (D4). kind: "attention" as above; "block" has the frozen MLP of a block of CLIP
+    behind it, for the tokens that looked, with a gate that starts at 0 (D30):
+
+        z_q = z_q + gate * MLP(LN2(z_q))
     """
 
-    def __init__(self, d, heads, literal_mask=False):
+    def __init__(self, d, heads, literal_mask=False, mask="product", kind="attention"):
         super().__init__(d, heads)
         self.literal_mask = literal_mask
+        self.mask = mask
         self.ln = nn.LayerNorm(d)
+        self.gate = None
+        if kind == "block":
+            self.gate = nn.Parameter(torch.zeros(1))
 
-    def forward(self, tokens, weight, class_only=False, need_weights=False):
+    def forward(self, tokens, weight, block=None, class_only=False, need_weights=False):
         """tokens z_v (B, Tv, Nv, d), weight M (B, Tv, N) in [0, 1] -> z_v^R (B, Tv, Nv, d).
 
-        class_only: compute the class token alone, (B, Tv, 1, d); the only one that PeVL reads when
-        P2V is behind the last block. need_weights: give also the class token's attention to the
-        patches, mean over heads, (B, Tv, N): sum 1, or all 0 in a frame without joints.
+        block: the frozen ResidualAttentionBlock whose MLP kind="block" uses; else it is not read.
+        class_only: compute the class token alone, (B, Tv, 1, d); exact, and all that PeVL reads
+        when P2V is behind the last block. need_weights: give also the class token's attention to
+        the patches, mean over heads, (B, Tv, N): sum 1, or all 0 in a frame without joints.
         Raises ValueError where M has not one entry for each patch.
         """
         check_shape(tokens, "B Tv Nv d", "tokens", B=weight.shape[0], Tv=weight.shape[1],
@@ -572,7 +524,8 @@ class P2V(Refinement):
         # Eq. (1). Heads and queries of a frame share its M.
         scores = q @ k.transpose(-1, -2)                                    # (B, Tv, h, nq, N)
         scores = scores * q.shape[-1] ** -0.5
-        share = masked_softmax(scores, weight[:, :, None, None], self.literal_mask)
+        M = weight[:, :, None, None]                                        # (B, Tv, 1, 1, N)
+        share = masked_softmax(scores, M, self.literal_mask, self.mask)     # (B, Tv, h, nq, N)
 
         # The three kinds of query. The class token looks wherever there is a body to look at.
         is_body = weight > 0                                                # (B, Tv, N)
@@ -584,6 +537,8 @@ class P2V(Refinement):
             z = tokens[:, :, :1]                                            # (B, Tv, 1, d)
 
         seen = z + self.join(share @ v)                                     # (B, Tv, nq, d)
+        if self.gate is not None:
+            seen = seen + self.gate * block.mlp(block.ln_2(seen))           # (B, Tv, nq, d)
         refined = torch.where(looks[..., None], seen, z)                    # else + I: D5
         if need_weights:
             of_class_token = share[..., 0, :].mean(2)                       # (B, Tv, N)
@@ -611,10 +566,13 @@ class V2P(Refinement):
     >>> q, k, v = torch.tensor([[2 ** 0.5, 0.0]]), torch.eye(2), torch.tensor([[10.0], [20.0]])
     >>> F.scaled_dot_product_attention(q, k, v)
     tensor([[12.6894]])
+
+    group: queries compete for pixels, the other reading (systems/readings.py, D31).
     """
 
-    def __init__(self, d, heads):
+    def __init__(self, d, heads, group=False):
         super().__init__(d, heads)
+        self.attend = group_pixels if group else F.scaled_dot_product_attention
         self.ln_pose = nn.LayerNorm(d)
         self.ln_video = nn.LayerNorm(d)
         self.background = nn.Parameter(torch.zeros(d))
@@ -633,7 +591,7 @@ class V2P(Refinement):
         asking = torch.cat([background, chosen[:, :, 1:]], dim=2)           # (B, Tv, 1 + J, d)
         q, k, v = self.project(self.ln_pose(asking), self.ln_video(video_tokens))
 
-        update = self.join(F.scaled_dot_product_attention(q, k, v))         # (B, Tv, 1 + J, d)
+        update = self.join(self.attend(q, k, v))                            # (B, Tv, 1 + J, d)
         return pose_tokens.index_copy(1, index, chosen + update)            # (B, T, 1 + J, d)
 
 
@@ -897,13 +855,14 @@ class PeVL(ActionModel):
         self.p2v = None
         self.v2p = None
         both = config.video and config.pose
-        last_block = clip.visual.transformer.resblocks[-1]
+        self.place = config.p2v_after or sizes.vision_layers      # blocks in front of P2V
         if both and config.p2v:
-            self.p2v = P2V(sizes.vision_width, sizes.vision_heads, config.literal_mask)
-            self.p2v.start_from(last_block)
+            self.p2v = P2V(sizes.vision_width, sizes.vision_heads, config.literal_mask,
+                           config.mask, config.p2v_kind)
+            start_from_block(self.p2v, self.p2v_block())
         if both and config.v2p:
-            self.v2p = V2P(sizes.vision_width, sizes.vision_heads)
-            self.v2p.start_from(last_block)
+            self.v2p = V2P(sizes.vision_width, sizes.vision_heads, config.v2p_group)
+            start_from_block(self.v2p, clip.visual.transformer.resblocks[-1])
 
         # Not in Fig. 2, see above: [V; P] -> the size of a sentence, or the classes.
         self.projection = None
@@ -951,21 +910,23 @@ class PeVL(ActionModel):
         self.check_batch(batch, video=self.config.video, pose=self.config.pose, joints=self.joints)
         trunk = self.clip.visual                          # the frozen blocks of both towers
         features = {"label": batch["label"]}
-        z_v = None
+        z_v = None                                        # as the tower gives it
+        there = None                                      # as it is where P2V stands
         z_p = None
 
         # Sec. 3.1: unimodal encoders with adapters. (The texts do not depend on the clip: losses.)
         if self.video is not None:
-            z_v, _ = self.video(normalise(batch["frames"]), trunk)          # (B, Tv, Nv, d)
+            frames = normalise(batch["frames"])                             # (B, Tv, 3, S, S)
+            z_v, _, there = self.video(frames, trunk, place=self.place)     # (B, Tv, Nv, d)
         if self.pose is not None:
             z_p, joint_weights = self.pose(                                 # (B, T, 1 + J, d)
                 batch["keypoints"], batch["scores"], trunk)
 
-        # Sec. 3.2.1: pose tells video where to look. Only the class token is read out below.
+        # Sec. 3.2.1: pose tells video where to look. M is not cut off: the pose tower learns, too.
         refined_v = z_v
         if self.p2v is not None:
             M = self.mask(batch, joint_weights)                             # (B, Tv, N)
-            refined_v = self.p2v(z_v, M, class_only=True)                   # (B, Tv, 1, d)
+            refined_v = self.refine_video(there, M)                         # (B, Tv, 1 or Nv, d)
 
         # Sec. 3.2.2: video tells pose what is there, from z_v: the two blocks stand side by side.
         refined_p = z_p
@@ -997,6 +958,24 @@ class PeVL(ActionModel):
         seen one.
         """
         return self.clip.visual.read_out(z.mean(2))
+
+    def p2v_block(self):
+        """The frozen block that P2V starts from: the one that it stands before, else the last."""
+        blocks = self.clip.visual.transformer.resblocks
+        return blocks[min(self.place, len(blocks) - 1)]
+
+    def refine_video(self, z, M):
+        """z (B, Tv, Nv, d) where P2V stands, M (B, Tv, N) -> z_v^R (B, Tv, Nv, d).
+
+        Behind the last block the class token alone is read: P2V gives no other, (B, Tv, 1, d).
+        Elsewhere the later blocks go over all refined tokens once more (D30).
+        """
+        is_last = self.place == len(self.video.blocks)
+        class_only = is_last and self.config.p2v_kind == "attention"
+        refined = self.p2v(z, M, self.p2v_block(), class_only)
+        if is_last:
+            return refined
+        return self.video.rerun(refined, self.clip.visual, place=self.place)
 
     def mask(self, batch, joint_weights):
         """M of Eq. (1) for the video frames, (B, Tv, N); joint_weights (B, T, J) from PoseTower."""
@@ -1101,12 +1080,15 @@ class PeVL(ActionModel):
         before: the class token's attention in the last video block; its own share is left out.
         Where P2V is on also patch_weight, which is M, and after: the attention of P2V.
         """
-        z_v, attention = self.video(normalise(batch["frames"]), self.clip.visual, need_weights=True)
+        frames = normalise(batch["frames"])
+        trunk = self.clip.visual
+        _, attention, there = self.video(frames, trunk, need_weights=True, place=self.place)
         maps = {"before": attention[..., 1:]}
         if self.p2v is not None:
-            _, joint_weights = self.pose(batch["keypoints"], batch["scores"], self.clip.visual)
+            _, joint_weights = self.pose(batch["keypoints"], batch["scores"], trunk)
             M = self.mask(batch, joint_weights)
-            _, after = self.p2v(z_v, M, class_only=True, need_weights=True)
+            block = self.p2v_block()
+            _, after = self.p2v(there, M, block, class_only=True, need_weights=True)
             maps["patch_weight"] = M
             maps["after"] = after
         return maps

@@ -14,7 +14,8 @@ import copy
 import torch.nn.functional as F
 from torch import nn
 
-from pevl import VideoTower, normalise
+from clip_model import normalise
+from pevl import VideoTower
 from systems.base import ActionModel, copy_all
 
 

@@ -88,10 +88,12 @@ class ActionModel(nn.Module):
         device = clip.logit_scale.device
 
         # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
-        # 22 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
+        # 22 of Diving48. But where ViLP's padding has a vote (D32). On the CPU even where a model has no memory ("meta"): values are read.
         with torch.device("cpu"):
             tokens = tokenize(texts, clip.config.context_length)
         longest = int(tokens.argmax(1).max()) + 1         # the end token has the largest number
+        if config.all_tokens:
+            longest = clip.config.context_length
         self.register_buffer("tokens", tokens[:, :longest].to(device), persistent=False)
 
         index = video_frame_index(config.pose_frames, config.video_frames)
@@ -161,7 +163,8 @@ class ActionModel(nn.Module):
     def load_trainable_state(self, state):
         """Inverse of `trainable_state`. ValueError where any name or shape differs."""
         copy_all(state, self.trainable_state(), "the checkpoint does not fit this model: {}. "
-                 "Expected the settings of its training. Use the checkpoint's own config.json.")
+                 "Expected the settings of its training, and this version of the program. Use the "
+                 "checkpoint's own config.json; train anew what an older version trained.")
 
     def encode_texts(self, labels=None):
         """Texts of `labels` (U,) int64, or of all K, by the tower of this system.

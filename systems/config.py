@@ -33,8 +33,13 @@ SWITCHES = {
     "sim": ("pevl",),
     "refinement": ("pevl",),
     "literal_mask": ("pevl",),
+    "mask": ("pevl",),
+    "p2v_kind": ("pevl",),
+    "p2v_after": ("pevl",),
+    "v2p_group": ("pevl",),
     "fusion": ("pevl",),
     "pose_input": ("pevl",),
+    "all_tokens": ("vilp",),
 }
 
 
@@ -80,6 +85,13 @@ class PeVLConfig:
     v2p: Annotated[bool, "video-enriched pose, Eq. (2) (Table 5)"] = True
     refinement: Annotated[bool, "refinement supervision, Eq. (3) (Table 5)"] = True
     literal_mask: Annotated[bool, "Eq. (1) as printed: background scores are 0 (D4)"] = False
+    mask: Annotated[Literal["product", "log"],
+                    "Eq. (1): scores times M, as printed, or scores + log M (D4)"] = "product"
+    p2v_kind: Annotated[Literal["attention", "block"],
+                        "P2V alone, or with the frozen MLP of a block of CLIP behind it (D30)"
+                        ] = "attention"
+    p2v_after: Annotated[int, "block of the video tower behind which P2V is; 0: last (D30)"] = 0
+    v2p_group: Annotated[bool, "Eq. (2) as a grouping: tokens compete for pixels (D31)"] = False
 
     # Sec. 3.3: SGMC.
     fusion: Annotated[Literal["similarities", "concat"],
@@ -101,6 +113,7 @@ class PeVLConfig:
     tune: Annotated[Literal["adapters", "all"],
                     "what is new to CLIP (ViLP: and the image towers), or all of CLIP too"
                     ] = "adapters"
+    all_tokens: Annotated[bool, "ViLP: all 77 tokens vote, padding too, as its code (D32)"] = False
     gate_raw: Annotated[bool, "ViLP: gate before the pose feature is normalised (D25)"] = False
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
 
@@ -131,6 +144,15 @@ class PeVLConfig:
             raise conflict(
                 f"sim={','.join(self.sim)} and video={self.video}, pose={self.pose}",
                 "vs with video, ps or fw with pose")
+
+        # log 0 leaves background out by itself; with a score of 0 it would not be Eq. (1) as printed.
+        if self.literal_mask and self.mask == "log":
+            raise conflict("literal_mask and mask=log", "literal_mask with mask=product")
+
+        depth = BACKBONES[self.backbone].vision_layers
+        if not 0 <= self.p2v_after <= depth:
+            raise conflict(f"p2v_after={self.p2v_after}",
+                           f"1 to {depth}, the blocks of {self.backbone}, or 0 for the last")
 
         # P2V must know in which patch a joint lies, and a token of heatmaps is no joint.
         if self.video and self.pose_input == "heatmaps":

@@ -14,15 +14,15 @@ ViLP.loss                    | two-way KL of clips and texts  | test_vilp_loss_m
 Axes: B clips, T pose frames, Tv video frames (in the functions below, T is any number of frames
 that pose and video share), J joints, W text tokens, K classes, U labels of a batch, S pixels a
 side, e embedding. v, p and u are the paper's features of frames, of their pose, and of frames after
-the gate. D24 and D25: the ledger, docs/ledger.md.
+the gate. D24, D25 and D32: the ledger, docs/ledger.md.
 """
 import copy
 
 import torch
 from torch import nn
 
-from clip_model import QuickGELU
-from pevl import normalise, two_way_kl, unit
+from clip_model import QuickGELU, normalise
+from pevl import two_way_kl, unit
 from pose import gaussian_heatmaps
 from support.checks import check_shape
 from systems.base import ActionModel, inverse_tau
@@ -192,5 +192,7 @@ class ViLP(ActionModel):
 
         if text is None:
             text = self.encode_texts()
+        if self.config.all_tokens:                        # start, end and padding vote, too (D32)
+            text = {**text, "word_mask": torch.ones_like(text["word_mask"])}
         sim = pose_guided_concept_spotting(v, p, **text, tau=self.config.tau_fw, raw=raw)
         return {"all": inverse_tau(self.logit_scale) * sim}

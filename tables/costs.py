@@ -148,6 +148,8 @@ def count_costs(config, joints=17, memo=None):
     for name, part in {**parts, "CLIP image tower": clip.visual}.items():
         if isinstance(part, torch.nn.Module) and name != "CLIP":
             watch(part, "forward", name, ledger, memo)
+    if "P2V" in parts:
+        watch(model.video, "rerun", "P2V", ledger, memo)  # blocks that run twice for its sake
 
     # Twice: in the first pass each part counts for itself. In the second all parts are remembered
     # and cost nothing, so that the outer counter sees the rest alone.

@@ -12,7 +12,7 @@ STEPS = [
     ["clip_model", "pose"],
     ["report.draw", "report.text", "report.log"],
     ["systems.config"],
-    ["systems.base"],
+    ["systems.base", "systems.heatmaps", "systems.readings", "systems.starts"],
     ["pevl", "data"],
     ["systems.vilp", "systems.aim", "systems.zero_shot", "systems.start"],
     ["systems.registry"],

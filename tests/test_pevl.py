@@ -17,7 +17,7 @@ from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, 
                       semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
 from pevl import P2V, V2P, Adapter
 from strategies import published_aim, randn, seeds, sizes
-from systems import base, vilp
+from systems import base, readings, starts, vilp
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from tables.rows import ROWS
@@ -31,6 +31,8 @@ TEXTS = ["Forward, 1.5 somersaults, tuck position", "Back, 2.5 somersaults, pike
 
 VARIANTS = [{}, {"fusion": "concat"}, {"text": False}, {"pose_input": "heatmaps", "video": False},
             {"grad_checkpointing": True}, {"tune": "all"}, {"own_loss": 0.3}, {"model": "aim"},
+            {"mask": "log", "v2p_group": True}, {"p2v_kind": "block"}, {"p2v_after": 1},
+            {"p2v_after": 1, "p2v_kind": "block", "grad_checkpointing": True},
             *({"model": "vilp", **more} for more in ({}, {"text": False}, {"gate_raw": True},
                                                      {"video": False}, {"pose": False}))]
 
@@ -72,7 +74,8 @@ def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("module", [pevl, vilp], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [pevl, readings, starts, vilp],
+                         ids=lambda module: module.__name__)
 def test_worked_examples_come_out_as_printed(module):
     """The small numbers in the docstrings of Eqs. (1) to (7) and of ViLP's gate."""
     found = doctest.testmod(module, extraglobs={"torch": torch, "F": F})
@@ -120,13 +123,32 @@ def p2v_of(d=16, heads=2, **kw):
     return stir(P2V(d, heads, **kw).double()).requires_grad_(False)
 
 
+READINGS = [{}, {"literal_mask": True}, {"mask": "log"}, {"kind": "block"},
+            {"kind": "block", "mask": "log"}]
+
+
+def loop_mlp(x, block):
+    """x + 0.7 MLP(LN2(x)) of one token by formula, 0.7 the gate of the test below."""
+    hidden = block.mlp.c_fc(F.layer_norm(x, (16,), block.ln_2.weight, block.ln_2.bias))
+    return x + 0.7 * block.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+
+
 @pytest.mark.eq1
-@given(seeds, sizes, sizes, st.integers(1, 6), st.booleans())
-def test_p2v_matches_loops(seed, B, T, N, literal):
-    module, z = p2v_of(literal_mask=literal), randn(seed, B, T, N + 1, 16)
+@pytest.mark.parametrize("reading", READINGS, ids=str)
+@given(seed=seeds, B=sizes, T=sizes, N=st.integers(1, 6))
+def test_p2v_matches_loops(reading, seed, B, T, N):
+    """Eq. (1) in its readings; kind="block" ends in CLIP's MLP for the tokens that looked."""
+    module, z = p2v_of(**reading), randn(seed, B, T, N + 1, 16)
+    frozen = CLIP(SMALL).double().visual.transformer.resblocks[-1].requires_grad_(False)
     M = torch.rand(B, T, N, generator=torch.Generator().manual_seed(seed)).double()
     M = torch.where(M > 0.5, M, 0.0)
-    got, share = p2v(module, z, M), module(z, M, need_weights=True)[1]
+    is_block, literal = "kind" in reading, "literal_mask" in reading
+    if is_block:
+        module.gate.fill_(0.7)
+        got = module(z, M, frozen)
+    else:
+        got = p2v(module, z, M)
+    share = module(z, M, frozen, need_weights=True)[1]
     x = F.layer_norm(z, (16,), module.ln.weight, module.ln.bias)
     q, k, v = module.query(x), module.key(x), module.value(x)
     for b in range(B):
@@ -140,14 +162,30 @@ def test_p2v_matches_loops(seed, B, T, N, literal):
                 mixed, shares = [], torch.zeros(N, dtype=torch.float64)
                 for h in (slice(0, 8), slice(8, 16)):
                     score = lambda n: float(q[b, t, i, h] @ k[b, t, n + 1, h]) / math.sqrt(8)
-                    e = [math.exp(score(n) * float(M[b, t, n])) for n in keys]
+                    if reading.get("mask") == "log":
+                        e = [math.exp(score(n)) * float(M[b, t, n]) for n in keys]
+                    else:
+                        e = [math.exp(score(n) * float(M[b, t, n])) for n in keys]
                     mixed.append(sum(a / sum(e) * v[b, t, n + 1, h] for a, n in zip(e, keys)))
                     for a, n in zip(e, keys):
                         shares[n] += a / sum(e) / 2
-                close(got[b, t, i], z[b, t, i] + module.out_proj(torch.cat(mixed)))
+                want = z[b, t, i] + module.out_proj(torch.cat(mixed))
+                close(got[b, t, i], loop_mlp(want, frozen) if is_block else want)
                 if i == 0:
                     close(share[b, t], shares)
                     close(share[b, t].sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+@pytest.mark.eq1
+@given(seeds, st.floats(0.1, 0.4), st.floats(0.5, 1.0))
+def test_more_weight_takes_more_by_log_and_less_of_a_negative_score_by_product(seed, little, much):
+    """D4, for two patches of equal score: log rises with M always, the product with the sign."""
+    for score in (-abs(float(randn(seed, 1))) - 0.1, abs(float(randn(seed, 1))) + 0.1):
+        scores, M = torch.full((1, 2), score).double(), torch.tensor([[little, much]]).double()
+        by_product = pevl.masked_softmax(scores, M)[0]
+        by_log = pevl.masked_softmax(scores, M, mask="log")[0]
+        assert by_log[1] > by_log[0] and (by_product[1] > by_product[0]) == (score > 0)
+        close(by_log, M[0] / M.sum())
 
 
 @pytest.mark.eq1
@@ -155,15 +193,18 @@ def test_p2v_matches_loops(seed, B, T, N, literal):
 def test_p2v_starts_as_identity_and_agrees_with_class_only(seed, B):
     z, M = randn(seed, B, 2, 5, 16), torch.rand(B, 2, 4).round().double()
     close(p2v(P2V(16, 2).double(), z, M), z, 0)
-    module = p2v_of()
-    close(module(z, M, class_only=True), p2v(module, z, M)[:, :, :1])
-    order = torch.randperm(B)
-    close(p2v(module, z[order], M[order]), p2v(module, z, M)[order])
+    block = CLIP(SMALL).double().visual.transformer.resblocks[0].requires_grad_(False)
+    close(P2V(16, 2, kind="block").double()(z, M, block), z, 0)
+    for module in (p2v_of(), p2v_of(kind="block")):
+        close(module(z, M, block, class_only=True), module(z, M, block)[:, :, :1])
+        order = torch.randperm(B)
+        close(module(z[order], M[order], block), module(z, M, block)[order])
 
 
 @pytest.mark.eq1
-def test_p2v_gradients():
-    module = p2v_of()
+@pytest.mark.parametrize("mask_kind", ["product", "log"])
+def test_p2v_gradients(mask_kind):
+    module = p2v_of(mask=mask_kind)
     M = torch.tensor([0.4, 0.9]).double().requires_grad_()           # 0 itself is a jump: absent
     mask = lambda m: torch.cat([m[:1], m.new_zeros(1), m[1:]])[None, None]
     z = randn(0, 1, 1, 4, 16).requires_grad_()
@@ -176,14 +217,19 @@ def test_extreme_poses_stay_finite(scores, xy):
     M = patch_weight(torch.full((1, 2, 5), 1e-30), torch.full((1, 2, 5, 2), xy),
                      torch.full((1, 2, 5), scores), 2)
     assert M.isfinite().all() and M.min() >= 0 and M.max() <= 1
-    assert p2v(p2v_of().float(), torch.randn(1, 2, 5, 16), M).isfinite().all()
+    M.requires_grad_()
+    for reading in ({}, {"mask": "log"}):
+        refined = p2v(p2v_of(**reading).float(), torch.randn(1, 2, 5, 16), M)
+        M.grad = None
+        refined.sum().backward()
+        assert refined.isfinite().all() and M.grad.isfinite().all()
 
 
 # ---- Eq. (2) -------------------------------------------------------------------------------------
 
-def v2p_of():
+def v2p_of(**kw):
     torch.manual_seed(4)
-    return stir(V2P(16, 2).double()).requires_grad_(False)
+    return stir(V2P(16, 2, **kw).double()).requires_grad_(False)
 
 
 @pytest.mark.eq2
@@ -210,10 +256,63 @@ def test_v2p_matches_loops(seed, B, J, Tv, N):
 
 
 @pytest.mark.eq2
-def test_v2p_starts_as_identity_and_has_gradients():
+@given(seeds, sizes, sizes, st.integers(1, 3), sizes)
+def test_v2p_grouping_matches_loops(seed, B, J, Tv, N):
+    """D31: each pixel shares itself out over the 1 + J tokens, and each takes its pixels' mean."""
+    T, index = 2 * Tv, [2 * i + 1 for i in range(Tv)]
+    module = v2p_of(group=True)
+    zp, zv = randn(seed, B, T, J + 1, 16), randn(seed + 1, B, Tv, N + 1, 16)
+    got = v2p(module, zp, zv, torch.tensor(index))
+    norm = lambda x, ln: F.layer_norm(x, (16,), ln.weight, ln.bias)
+    k, v = (f(norm(zv, module.ln_video)) for f in (module.key, module.value))
+    for b in range(B):
+        for t in range(T):
+            if t not in index:
+                close(got[b, t], zp[b, t], 0)
+                continue
+            i, mixed = index.index(t), [[] for _ in range(J + 1)]
+            q = [module.query(norm(zp[b, t, j] + (module.background if j == 0 else 0),
+                                   module.ln_pose)) for j in range(J + 1)]
+            for h in (slice(0, 8), slice(8, 16)):
+                share = [[0.0] * (N + 1) for _ in range(J + 1)]
+                for n in range(N + 1):                                       # a pixel is shared out
+                    e = [math.exp(float(q[j][h] @ k[b, i, n, h]) / math.sqrt(8))
+                         for j in range(J + 1)]
+                    for j in range(J + 1):
+                        share[j][n] = e[j] / sum(e)
+                for j in range(J + 1):                                       # a token takes a mean
+                    total = sum(share[j][n] * v[b, i, n, h] for n in range(N + 1))
+                    mixed[j].append(total / sum(share[j]))
+            for j in range(J + 1):
+                close(got[b, t, j], zp[b, t, j] + module.out_proj(torch.cat(mixed[j])))
+
+
+@pytest.mark.eq2
+def test_only_a_grouping_background_takes_from_the_joints():
+    """As printed a query does not know of others; grouped, a strong background empties a joint."""
+    torch.manual_seed(0)
+    k = torch.randn(2, 5, 8)
+    q = torch.randn(2, 3, 8)
+    other = q.clone()
+    other[:, 0] = 9.0 * k[:, 0]                          # the background now wants pixel 0
+    v = torch.eye(5)[None].expand(2, -1, -1)             # so that what comes out are the shares
+    printed = F.scaled_dot_product_attention
+    assert torch.equal(printed(q, k, v)[:, 1:], printed(other, k, v)[:, 1:])
+    before = readings.group_pixels(q, k, v)
+    after = readings.group_pixels(other, k, v)
+    assert (after[:, 1:, 0] < before[:, 1:, 0]).all()
+    close(after.sum(-1), torch.ones(2, 3), 1e-5)
+    far = torch.full_like(q, -1e4)
+    far[:, 0] = 1e4
+    assert readings.group_pixels(far, k.abs(), v).isfinite().all()       # joints that get nothing
+
+
+@pytest.mark.eq2
+@pytest.mark.parametrize("group", [False, True])
+def test_v2p_starts_as_identity_and_has_gradients(group):
     zp, zv, index = randn(0, 2, 4, 3, 16), randn(1, 2, 2, 5, 16), torch.tensor([1, 3])
-    close(v2p(V2P(16, 2).double(), zp, zv, index), zp, 0)
-    module, inputs = v2p_of(), (zp[:1].requires_grad_(), zv[:1].requires_grad_())
+    close(v2p(V2P(16, 2, group).double(), zp, zv, index), zp, 0)
+    module, inputs = v2p_of(group=group), (zp[:1].requires_grad_(), zv[:1].requires_grad_())
     assert torch.autograd.gradcheck(lambda a, b: v2p(module, a, b, index), inputs,
                                     fast_mode=True)
 
@@ -227,8 +326,8 @@ def test_refinement_asks_from_the_first_step_as_the_last_block_does():
     torch.manual_seed(0)
     model, z = model_of(), torch.randn(2, 2, 5, 16)
     block = stir(CLIP(SMALL)).visual.transformer.resblocks[-1]
-    model.p2v.start_from(block)
-    model.v2p.start_from(block)
+    starts.start_from_block(model.p2v, block)
+    starts.start_from_block(model.v2p, block)
     no_class = torch.ones(5, 5, dtype=torch.bool)
     no_class[:, 0] = False
     want = block.attn(block.ln_1(z), no_class, need_weights=True)[1][..., 1:]
@@ -239,12 +338,23 @@ def test_refinement_asks_from_the_first_step_as_the_last_block_does():
     close(got, z + block.attn(block.ln_1(z)), 1e-5)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"tune": "all"}])
-def test_refinement_starts_from_the_trunk_and_leaves_it(overrides):
-    """Copies, not the same tensors; and until the first step the model is CLIP, to the last bit."""
-    model, batch = model_of(**overrides), batch_of()
-    frozen = model.clip.visual.transformer.resblocks[-1]
-    for part in (model.p2v, model.v2p):
+def deeper(monkeypatch, **overrides):
+    """A model of three blocks, whose weights and layer norms all differ."""
+    sizes = replace(SMALL, vision_layers=3)
+    monkeypatch.setitem(BACKBONES, "tiny", sizes)
+    torch.manual_seed(0)
+    return build_model(settings_of(**overrides), stir(CLIP(sizes)), TEXTS, 5)
+
+
+@pytest.mark.parametrize("reads, overrides", [
+    (2, {}), (2, {"tune": "all"}), (2, {"p2v_kind": "block"}), (2, {"v2p_group": True}),
+    (2, {"p2v_after": 3}), (1, {"p2v_after": 1}), (2, {"p2v_after": 2, "p2v_kind": "block"})])
+def test_refinement_starts_from_the_trunk_and_leaves_it(reads, overrides, monkeypatch):
+    """Copies, not the same tensors: P2V of the block that it stands before, else the last. Until
+    the first step the model is CLIP, to the last bit."""
+    model, batch = deeper(monkeypatch, **overrides), batch_of()
+    blocks = model.clip.visual.transformer.resblocks
+    for part, frozen in ((model.p2v, blocks[reads]), (model.v2p, blocks[2])):
         ours = torch.cat([part.query.weight, part.key.weight, part.value.weight])
         assert torch.equal(ours, frozen.attn.in_proj_weight)
         assert part.query.weight.requires_grad
@@ -255,6 +365,34 @@ def test_refinement_starts_from_the_trunk_and_leaves_it(overrides):
     features = model.eval()(batch)
     assert torch.equal(features["video"], features["video_before"])
     assert torch.equal(features["pose"], features["pose_before"])
+
+
+@pytest.mark.parametrize("kind", ["attention", "block"])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_p2v_stands_where_it_is_told_to(place, kind, monkeypatch):
+    """By hand: blocks up to the place, P2V, the blocks behind it again; V2P reads the first pass."""
+    model = stir(deeper(monkeypatch, p2v_after=place, p2v_kind=kind)).eval()
+    batch, trunk, index = batch_of(), model.clip.visual, [1, 3]
+    batch["scores"][0] = 0                               # a clip without any joint
+    blocks = trunk.transformer.resblocks
+    z = trunk.embed(pevl.normalise(batch["frames"]).flatten(0, 1)).unflatten(0, (3, 2))
+    for n in range(place):
+        z, _ = model.video.blocks[n](z, blocks[n])
+    z_p, w = model.pose(batch["keypoints"], batch["scores"], trunk)
+    M = patch_weight(w[:, index], batch["keypoints"][:, index], batch["scores"][:, index], 2)
+    refined = model.p2v(z, M, blocks[min(place, 2)])
+    for n in range(place, 3):
+        z, _ = model.video.blocks[n](z, blocks[n])
+        refined, _ = model.video.blocks[n](refined, blocks[n])
+    read = lambda tokens: trunk.read_out(tokens[:, :, 0]).mean(1)
+    got = model(batch)
+    close(got["video"], read(refined), 1e-5)
+    close(got["video_before"], read(z), 1e-5)
+    close(got["pose"], trunk.read_out(v2p(model.v2p, z_p, z, torch.tensor(index)).mean(2)).mean(1),
+          1e-5)
+    close(got["video"][0], got["video_before"][0], 1e-6)         # nothing to look at: as it was
+    assert not torch.allclose(got["video"][1:], got["video_before"][1:], atol=1e-2)
+    assert model.attention_maps(batch)["after"].shape == M.shape
 
 
 # ---- Eq. (3) -------------------------------------------------------------------------------------
@@ -668,6 +806,7 @@ def test_place_joint_and_time_hold_a_tenth_of_a_pose_token_each(d):
         variance = torch.stack([x.var(0).sum() for x in parts])
         share += variance / variance.sum() / starts
     assert share.min() > 0.1, f"place, joint, time at d = {d}: {share.tolist()}"
+    assert share[0] > 0.5, f"motion lies in the place, which is drowned: {share.tolist()}"
     assert tower.coordinates.bias is None                # equal in all tokens, it would say nothing
 
 
@@ -807,6 +946,12 @@ def test_bad_settings_say_what_fits():
                          ({"pose_input": "heatmaps"}, "--no-video"),
                          ({"model": "aim", "video": False}, "model=aim beside video, .* none of"),
                          ({"model": "vilp", "sim": ("vs",)}, "beside sim, .* video, pose, text"),
+                         ({"all_tokens": True}, "model=pevl beside all_tokens"),
+                         ({"model": "vilp", "v2p_group": True}, "model=vilp beside v2p_group"),
+                         ({"model": "aim", "p2v_after": 1}, "model=aim beside p2v_after"),
+                         ({"literal_mask": True, "mask": "log"}, "with mask=product"),
+                         ({"p2v_after": 3}, "p2v_after=3.* 1 to 2, the blocks of tiny"),
+                         ({"p2v_after": -1}, "p2v_after=-1"),
                          ({"model": "vilp", "grad_checkpointing": True}, "pevl or aim")):
         with pytest.raises(ValueError, match=message):
             settings_of(**bad)
@@ -867,7 +1012,7 @@ def test_row_trains_and_differs_only_where_it_must(name):
                 "projection": c.fusion == "concat" or not c.text, "logit_scale": c.text}
     assert top(model) == {part for part, on in expected.items() if on}
     full = model_of().trainable_state()
-    allowed = ("projection", "pose.patches", "pose.position")
+    allowed = ("projection", "pose.heatmaps")
     assert all(n in full or n.startswith(allowed) for n in model.trainable_state())
 
 
@@ -940,6 +1085,20 @@ def test_vilp_by_parts():
     close(model.class_logits(features)["all"], head, 1e-5)
 
 
+def test_all_tokens_of_vilp_vote_with_start_end_and_padding():
+    """D32: as many as the context has, where else the words alone have a vote."""
+    model, batch = stir(model_of(model="vilp", all_tokens=True), std=0.05).eval(), batch_of()
+    assert model.tokens.shape[1] == SMALL.context_length > model_of(model="vilp").tokens.shape[1]
+    text, features = model.encode_texts(), model(batch)
+    everyone = torch.ones(len(TEXTS), SMALL.context_length, dtype=torch.bool)
+    sim = p_vcs(features["frames"], features["pose"], text["words"], text["sentences"], everyone, 0.1)
+    got = model.class_logits(features)["all"]
+    close(got, model.logit_scale.exp() * sim, 1e-5)
+    assert not text["word_mask"].all()                   # the texts themselves say what is a word
+    model.config = replace(model.config, all_tokens=False)
+    assert not torch.allclose(model.class_logits(features)["all"], got, atol=1e-4)
+
+
 def test_heatmaps_are_of_the_video_frames_and_their_maximum():
     model, batch = model_of(model="vilp"), batch_of(B=1)
     batch["scores"][:] = 0
@@ -968,8 +1127,9 @@ def test_heatmaps_and_coordinates_agree_on_where_a_joint_is():
         assert float(grey[m, n]) == pytest.approx(math.exp(-away / (2 * sigma ** 2)), abs=1e-5)
     tower = model_of(pose_input="heatmaps", video=False).pose    # Table 9: 7 x 7 patches
     with torch.no_grad():
-        tower.patches.weight.zero_()[:, 0] = 1.0                 # tokens count what joint 0 draws
-        drawn = (tower.embed(batch["keypoints"], batch["scores"]) - tower.position)[0, 0, :, 0]
+        tower.heatmaps.patches.weight.zero_()[:, 0] = 1.0        # tokens count what joint 0 draws
+        tokens = tower.embed(batch["keypoints"], batch["scores"])
+        drawn = (tokens - tower.heatmaps.position)[0, 0, :, 0]
     assert divmod(int(drawn.argmax()), 7) == (2, 5)    # x 0.5 is 5.25 patches, y -0.3 2.45
 
 
