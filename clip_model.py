@@ -135,13 +135,18 @@ class _QuickGELU(torch.autograd.Function):
         d/dx of it         = silu'(z) 1.702 / 1.702 = silu'(z)
 
     so that one tensor is kept, and one pass, for which PyTorch has a kernel, gives the gradient.
+    Where no gradient will be asked for, nothing is kept, and z may be written over.
     """
 
     @staticmethod
     def forward(ctx, x):
         z = 1.702 * x
-        ctx.save_for_backward(z)
-        return F.silu(z).div_(1.702)        # in place: silu's output is ours alone
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(z)
+            out = F.silu(z)
+        else:
+            out = F.silu(z, inplace=True)
+        return out.div_(1.702)              # in place: silu's output is ours alone
 
     @staticmethod
     def backward(ctx, grad):
