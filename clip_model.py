@@ -135,13 +135,18 @@ class _QuickGELU(torch.autograd.Function):
         d/dx of it         = silu'(z) 1.702 / 1.702 = silu'(z)
 
     so that one tensor is kept, and one pass, for which PyTorch has a kernel, gives the gradient.
+    Where no gradient will be asked for, nothing is kept, and z may be written over.
     """
 
     @staticmethod
     def forward(ctx, x):
         z = 1.702 * x
-        ctx.save_for_backward(z)
-        return F.silu(z).div_(1.702)        # in place: silu's output is ours alone
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(z)
+            out = F.silu(z)
+        else:
+            out = F.silu(z, inplace=True)
+        return out.div_(1.702)              # in place: silu's output is ours alone
 
     @staticmethod
     def backward(ctx, grad):
@@ -307,9 +312,15 @@ class Transformer(nn.Module):
 # ---- Towers ------------------------------------------------------------------------------------
 
 def normalise(frames):
-    """Frames (..., 3, S, S) in 0..255, uint8 or float -> float32, by CLIP's mean and deviation."""
-    mean, std = torch.tensor([CLIP_MEAN, CLIP_STD], device=frames.device)[:, :, None, None]
-    return (frames.float() / 255 - mean) / std
+    """Frames (..., 3, S, S) in 0..255, uint8 or float -> float32, by CLIP's mean and deviation.
+
+    Colour by colour, with plain numbers: a tensor of means would have to be copied to the GPU in
+    each step, and the GPU would be waited for.
+    """
+    colours = []
+    for colour, mean, deviation in zip(frames.unbind(-3), CLIP_MEAN, CLIP_STD):
+        colours.append((colour.float() / 255 - mean) / deviation)           # (..., S, S)
+    return torch.stack(colours, dim=-3)                                     # (..., 3, S, S)
 
 
 class VisionTransformer(nn.Module):

@@ -79,7 +79,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip_model import normalise
 from support.checks import check_shape
-from systems.base import ActionModel, inverse_tau
+from systems.base import ActionModel, distinct_labels, inverse_tau
 from systems.heatmaps import HeatmapTokens
 from systems.readings import group_pixels, log_masked
 from systems.starts import sinusoids, start_as_mean, start_from_block, zero_linear
@@ -298,7 +298,7 @@ class PoseTower(AdaptedTower):
         """keypoints (B, T, J, 2) in [-1, 1], scores (B, T, J) -> tokens (B, T, J, d)."""
         seen = (scores > 0)[..., None]                                      # (B, T, J, 1)
         # What a detector wrote for a joint that it did not find may be anything, NaN included.
-        point = self.coordinates(torch.where(seen, keypoints, 0.0))         # (B, T, J, d)
+        point = self.coordinates(keypoints.masked_fill(~seen, 0.0))         # (B, T, J, d)
         return torch.where(seen, point, self.missing) + self.joint
 
     def embed(self, keypoints, scores):
@@ -639,7 +639,7 @@ def attend(values, tau, dim, mask=None):
         return (share * values).sum(dim)
     least = torch.finfo(values.dtype).min         # not -inf: a softmax of -inf alone is NaN
     share = (values / tau).masked_fill(~mask, least).softmax(dim)
-    return torch.where(mask, share * values, 0.0).sum(dim)
+    return (share * values).masked_fill(~mask, 0.0).sum(dim)
 
 
 def frame_word_similarity(pose_frames, words, word_mask, tau=0.01):
@@ -735,7 +735,7 @@ def semantic_weights(labels, discrepancy):
     negatives = differ.sum(1, keepdim=True)                                 # n (B, 1)
     total = raw.sum(1, keepdim=True)                                        # (B, 1)
     strength = raw / total.clamp_min(torch.finfo(raw.dtype).tiny)           # s (B, B)
-    return torch.where(differ, negatives * strength, 1.0)
+    return (negatives * strength).masked_fill(~differ, 1.0)
 
 
 def one_way_kl(logits, truth, weights=None):
@@ -759,8 +759,8 @@ def one_way_kl(logits, truth, weights=None):
     log_p = logits.log_softmax(1)                                           # (B, B)
 
     # 0 log 0 is 0: entries with q = 0 are left out, and the clamp keeps their log finite.
-    each = torch.where(q > 0, q * (q.clamp_min(1e-30).log() - log_p), 0.0)  # (B, B)
-    return each.sum(1).mean()
+    each = q * (q.clamp_min(1e-30).log() - log_p)                           # (B, B)
+    return each.masked_fill(q == 0, 0.0).sum(1).mean()
 
 
 def two_way_kl(logits, truth, weights=None):
@@ -1037,7 +1037,7 @@ class PeVL(ActionModel):
             L_t = self.loss(features)
             terms["L_t"] = L_t
         else:
-            distinct, column = labels.unique(return_inverse=True)           # (U,), (B,)
+            distinct, column = distinct_labels(labels, self.classes)        # (U,), (B,)
             sims = self.similarities(features, self.encode_texts(distinct))
             L_t = self.contrast(mean_similarity(sims), labels, column)
             terms["L_t"] = L_t

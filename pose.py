@@ -312,7 +312,7 @@ def bell(centres, seen, length, sigma):
     centres (..., J, 1), seen (..., J, 1) bool -> (..., J, length).
     """
     away = torch.arange(length, device=centres.device) - centres
-    return torch.where(seen, torch.exp(-away ** 2 / (2 * sigma ** 2)), 0.0)
+    return torch.exp(-away ** 2 / (2 * sigma ** 2)).masked_fill(~seen, 0.0)
 
 
 SIDE_COLOURS = {"left": (255, 140, 0), "right": (0, 160, 255)}

@@ -344,20 +344,18 @@ def loss_backward(model, features, seed, scale):
     """The losses of the global batch, and the gradient of their total.
 
     features: of this process's clips; those of all processes are gathered first. Returns the named
-    losses, the gathered features, and whether all losses are finite; if not, no gradient is taken.
+    losses and the gathered features. Whether the losses are finite is not asked here: to know it
+    now, a GPU would have to be waited for. `take_step` asks, before any weight is changed.
     """
     everyone = gather(features)
     reseed(*seed)
     terms = model.losses(everyone)
-    values = torch.stack([x.detach().double() for x in terms.values()])
-    finite = bool(values.isfinite().all())
-    if finite:
-        scale(terms["total"]).backward()
-    return {name: x.detach() for name, x in terms.items()}, everyone, finite
+    scale(terms["total"]).backward()
+    return {name: x.detach() for name, x in terms.items()}, everyone
 
 
 def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: loss):
-    """Loss of the global batch and its gradients -> named terms, gathered features, all finite?
+    """Loss of the global batch and its gradients -> named terms, gathered features.
 
     parts: this process's clips, cut for --accumulate into dicts of tensors. seeds: a tuple for each
     part, and one more, equal on all ranks, for the loss. scale: of the loss before backward (fp16).
@@ -386,9 +384,7 @@ def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: l
         x = torch.cat([features[name] for features in cached])
         whole[name] = x.requires_grad_() if x.is_floating_point() else x
 
-    terms, everyone, finite = loss_backward(model, whole, seeds[-1], scale)
-    if not finite:
-        return terms, everyone, finite
+    terms, everyone = loss_backward(model, whole, seeds[-1], scale)
 
     # 3. Each part once more, now with a graph, and its rows of that gradient sent backwards.
     start = 0
@@ -403,7 +399,7 @@ def forward_backward(model, parts, seeds, precision="fp32", scale=lambda loss: l
         if outputs:
             torch.autograd.backward(outputs, gradients)
         start = stop
-    return terms, everyone, finite
+    return terms, everyone
 
 
 def cut_batch(batch, parts):
@@ -445,32 +441,34 @@ def take_step(run, batch, stop):
             result = forward_backward(run.model, parts, seeds, run.precision, scaler.scale)
         run.log.say(memory_estimate(run.model, sum(saved.values())))
         run.memory_told = True
-    terms, everyone, finite = result
+    terms, everyone = result
 
     # The norm is measured also where nothing is clipped (the limit is infinite then): a norm that
     # grows from epoch to epoch is the first sign of a rate that is too high.
-    norm = torch.tensor(math.nan, device=device)
-    if finite:
-        if run.world.size > 1:
-            average_gradients(optimizer.param_groups)
-        scaler.unscale_(optimizer)
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(params, cfg.clip_grad or math.inf)
+    if run.world.size > 1:
+        average_gradients(optimizer.param_groups)
+    scaler.unscale_(optimizer)
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(params, cfg.clip_grad or math.inf)
 
-    # All numbers leave the device together: each transfer would make a GPU wait.
+    # The one moment of a step in which a GPU is waited for: all numbers leave it together, after
+    # the last gradient and before the first weight is changed.
     numbers = [*terms.values(), norm, everyone["stop"].max(), everyone["broken"].sum()]
     values = torch.stack([x.double() for x in numbers]).tolist()
     facts = dict(zip([*terms, "grad_norm"], values))
     stop = int(values[-2])                        # of all ranks the largest
     broken = int(values[-1])                      # clips of the batch
+    finite_losses = all(math.isfinite(facts[name]) for name in terms)
 
     # An infinite gradient is normal while fp16's scaler looks for its scale: it leaves the step out
     # by itself and tries a smaller one.
-    if finite and (math.isfinite(facts["grad_norm"]) or scaler.is_enabled()):
+    if finite_losses and (math.isfinite(facts["grad_norm"]) or scaler.is_enabled()):
         scaler.step(optimizer)
         scaler.update()
     else:
         leave_out(run, facts, everyone["index"].tolist())
+        if scaler.is_enabled():
+            scaler.update(scaler.get_scale())     # the scale as it was, ready for the next step
     if broken:
         note_broken(run, everyone["index"][everyone["broken"].bool()].tolist())
     return facts, stop

@@ -3,12 +3,13 @@
 None of it is an idea of the paper; it is what training, evaluation and the tables of costs ask of
 any system, so that their loops need no branch for each of them.
 
-here        | what it is                           | tests/test_pevl.py
-ActionModel | base class of all systems            | test_every_trained_parameter_is_in_one_group
-inverse_tau | 1 / tau of a learned temperature     | test_temperature_stays_at_most_100_...
-copy_all    | tensors by name, all of them or none | test_trainable_state_round_trip_and_mismatch
+here            | what it is                           | tests/test_pevl.py
+ActionModel     | base class of all systems            | test_every_trained_parameter_is_in_one_...
+inverse_tau     | 1 / tau of a learned temperature     | test_temperature_stays_at_most_100_...
+distinct_labels | the texts that a batch needs         | test_texts_are_encoded_once_per_label
+copy_all        | tensors by name, all of them or none | test_trainable_state_round_trip_and_mismatch
 
-Axes: B clips, T pose frames, Tv video frames, J joints, W text tokens, K classes, U labels of a
+Axes: B clips, T pose frames, Tv video frames, J joints, W text tokens, K classes, U texts of a
 batch, S pixels a side, e embedding.
 """
 import math
@@ -31,6 +32,27 @@ def inverse_tau(log_scale):
     with torch.no_grad():
         log_scale.clamp_(max=math.log(100))
     return log_scale.exp()
+
+
+def distinct_labels(labels, classes):
+    """Which texts a batch needs, so that a text of several clips is encoded once.
+
+    labels (B,) int64, 0 to classes - 1 -> distinct (U,) and column (B,), int64: clip j has the
+    label distinct[column[j]]. First come the labels of the batch, ascending. U = min(B, classes) is
+    as many as a batch can have; places that are left over hold label 0, and no column leads there.
+
+    Why not as many as there are: `unique` has to see the labels to know how many, and to see them
+    is to wait for the GPU. A few texts too many cost less than that.
+
+    >>> distinct_labels(torch.tensor([4, 2, 4]), classes=5)
+    (tensor([2, 4, 0]), tensor([1, 0, 1]))
+    """
+    U = min(len(labels), classes)
+    is_here = labels.new_zeros(classes).index_fill(0, labels, 1)            # (K,), 0 or 1
+    place = is_here.cumsum(0) - 1                         # of label k, where it is here
+    column = place[labels]                                                  # (B,)
+    distinct = labels.new_zeros(U).scatter(0, column, labels)               # (U,)
+    return distinct, column
 
 
 def copy_all(source, target, error):

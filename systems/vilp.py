@@ -25,7 +25,7 @@ from clip_model import QuickGELU, normalise
 from pevl import two_way_kl, unit
 from pose import gaussian_heatmaps
 from support.checks import check_shape
-from systems.base import ActionModel, inverse_tau
+from systems.base import ActionModel, distinct_labels, inverse_tau
 
 
 def gate(frames, pose, raw=False):
@@ -76,7 +76,7 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
 
     # The mean over the words that are there; the weights of a text sum to 1, and so do A's rows.
     has_words = word_mask.any(-1, keepdim=True)                             # (K, 1)
-    voters = torch.where(has_words, word_mask, True).to(u.dtype)            # (K, W)
+    voters = (word_mask | ~has_words).to(u.dtype)                           # (K, W)
     share = voters / voters.sum(-1, keepdim=True)
     A = torch.einsum("bkwt,kw->bkt", votes, share)                          # (B, K, T)
 
@@ -176,7 +176,7 @@ class ViLP(ActionModel):
         """
         if self.head is not None:
             return super().loss(features)
-        distinct, column = features["label"].unique(return_inverse=True)    # (U,), (B,)
+        distinct, column = distinct_labels(features["label"], self.classes) # (U,), (B,)
         text = self.encode_texts(distinct)                # a text of several clips is encoded once
         logits = self.class_logits(features, text)["all"]                   # (B, U)
         agree = column[:, None] == column                                   # (B, B)
