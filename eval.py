@@ -12,7 +12,7 @@ This file is the floor that train.py stands on, and knows nothing of it: how a c
 model again, on which device and in which precision, and what is counted.
 
 paper         | what                            | here                    | tests/test_eval.py
-Sec. 3.4, (7) | mean over views, then softmax   | clip_logits, evaluate   | test_views_are_averaged
+Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test_views_are_averaged
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | one video in, its label out     | OneClip, label_video    | test_one_video_*
@@ -37,7 +37,6 @@ from torch.utils.data import DataLoader, Subset
 
 from clip_model import BACKBONES, CLIP, load_clip
 from data import Clip, Clips, DataConfig
-from pevl import predict
 from pose import JOINT_SETS, joint_set, read_pose
 from published.clip_weights import read_weights
 from report.draw import draw_strip
@@ -48,6 +47,7 @@ from support.processes import join_world, leave_world, reseed
 from support.settings import build_configs
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
+from systems.views import average_views, clip_features, clip_logits
 from tables.rows import find_row, preset_of
 
 
@@ -228,35 +228,15 @@ def same_text_columns(texts):
 
 # ---- Evaluation, Eq. (7) -------------------------------------------------------------------------
 
-def clip_logits(model, batch, text, device):
-    """A batch of clips with R views each -> name -> logits (B * R, K), float32, on the CPU.
-
-    batch: frames (B, R, Tv, 3, S, S), keypoints (B, R, T, J, 2), scores (B, R, T, J), label (B,).
-    text: from `model.encode_texts`, or None. A view passes through the model as a clip does.
-    """
-    views = batch["frames"].shape[1]
-    folded = {}
-    for name in ("frames", "keypoints", "scores"):
-        folded[name] = batch[name].to(device, non_blocking=True).flatten(0, 1)     # (B * R, ...)
-    folded["label"] = batch["label"].to(device).repeat_interleave(views)
-
-    logits = model.class_logits(model(folded), text)
-    return {name: x.float().cpu() for name, x in logits.items()}
-
-
-def mean_over_views(logits, views):
-    """(B * R, K) -> (B, K), R = views: the mean inside the softmax of Eq. (7)."""
-    return logits.unflatten(0, (-1, views)).mean(1)
-
-
 @torch.no_grad()
 def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", progress=True,
-             probabilities=False):
+             probabilities=False, average="similarities", features=False):
     """Accuracy of `model` on `dataset`, a `data.Clips` in evaluation mode.
 
         p = softmax(mean over views of sim / tau)     Eq. (7); one similarity alone is ranked alike
 
-    The K texts are encoded once. Under torch.distributed each rank answers the clips rank, rank +
+    With average="probabilities" the mean is taken behind the softmax. The K texts are encoded once.
+    Under torch.distributed each rank answers the clips rank, rank +
     world and so on, none twice and none as padding; then every rank has all answers and counts
     them. A clip that cannot be read is wrong in every figure.
 
@@ -285,9 +265,13 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
                 columns = same_text_columns(dataset.texts)
             for batch in with_progress(loader, len(mine), show=progress and rank == 0):
                 views = batch["frames"].shape[1]
-                logits = clip_logits(model, batch, text, device)
+                found = clip_features(model, batch, device)
+                logits = clip_logits(model, found, text)
                 logits = {name: x[:, columns] for name, x in logits.items()}
-                rows += answers(logits, views, batch, dataset.clips)
+                new = answers(logits, views, batch, dataset.clips, average)
+                if features:
+                    keep_features(new, found, views)
+                rows += new
     finally:
         model.train(was_training)
 
@@ -297,21 +281,55 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
         rows = sorted(itertools.chain(*parts), key=lambda row: row["index"])
 
     shares = [row.pop("share") for row in rows]
+    kept = [row.pop("features", None) for row in rows]
+    best = [row.pop("best") for row in rows]
     result = count(rows, len(dataset.labels))
+    result.update(lowest(best))
     result["seconds"] = time.monotonic() - start
     if probabilities and shares:
         result["probabilities"] = np.stack(shares)
+    if features and kept:
+        result["features"] = {name: np.stack([one[name] for one in kept]) for name in kept[0]}
+        if text is not None:
+            result["features"].update({name: x.float().cpu().numpy() for name, x in text.items()})
     return result
 
 
-def answers(logits, views, batch, clips):
+def keep_features(rows, features, views):
+    """Give each row its clip's features, the mean over its views, as float32; NaN where broken.
+
+    features: the model's, (B * R, ...) each. What Eq. (3) alone reads is left out.
+    """
+    for name, x in features.items():
+        if name == "label" or name.endswith("_before"):
+            continue
+        mean = x.float().unflatten(0, (-1, views)).mean(1).cpu().numpy()    # (B, ...)
+        for b, row in enumerate(rows):
+            own = np.full_like(mean[b], np.nan) if row["broken"] else mean[b]
+            row.setdefault("features", {})[name] = own
+
+
+def lowest(best):
+    """What the weakest of these clips reach: `low/<name>`, the first percentile of the best logit.
+
+    best: name -> logit of the label that won, one dict a clip, empty for broken ones. Measured on
+    the validation split it says below which figures a video is unlike what was trained on.
+    """
+    figures = {}
+    for name in next(filter(None, best), ()):
+        values = [one[name] for one in best if one]
+        figures[f"low/{name}"] = float(np.quantile(values, 0.01))
+    return figures
+
+
+def answers(logits, views, batch, clips, average="similarities"):
     """What is answered for the clips of one batch: a dict of plain values for each.
 
     logits: name -> (B * R, K), of which `all` predicts. batch: label, index and broken, (B,).
     clips: those of the data set, for their ids.
     """
-    share = predict(logits["all"], views).numpy()                       # (B, K) probabilities
-    means = {name: mean_over_views(x, views) for name, x in logits.items()}
+    means = {name: average_views(x, views, average) for name, x in logits.items()}
+    share = means["all"].softmax(-1).numpy()                            # (B, K) probabilities
     order, tied = rank_labels(means["all"])                             # (B, K), (B,)
     alone = {}                                    # the answer of each similarity by itself
     for name, mean in means.items():
@@ -331,10 +349,11 @@ def answers(logits, views, batch, clips):
             best = order[b].tolist()
             row.update(predicted=best[0], top5=best[:5], broken=False,
                        probability=float(share[b, best[0]]), share=share[b], tied=bool(tied[b]),
+                       best={name: float(mean[b].max()) for name, mean in means.items()},
                        alone={name: int(label[b]) for name, label in alone.items()})
         else:
             row.update(predicted=None, top5=[None], broken=True,
-                       probability=0.0, share=np.full_like(share[b], np.nan), tied=False,
+                       probability=0.0, share=np.full_like(share[b], np.nan), tied=False, best={},
                        alone=dict.fromkeys(alone))
         rows.append(row)
     return rows

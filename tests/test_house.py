@@ -14,7 +14,7 @@ STEPS = [
     ["systems.config"],
     ["systems.base"],
     ["pevl", "data"],
-    ["systems.vilp", "systems.aim", "systems.zero_shot"],
+    ["systems.vilp", "systems.aim", "systems.zero_shot", "systems.views"],
     ["systems.registry"],
     ["report.results"],
     ["tables.rows", "tables.costs"],
