@@ -5,10 +5,11 @@ frames, or joints where nobody is. A model answers for such a clip as for any ot
 poses are made or read, these figures are shown, and a clip with too few frames of a person is
 named (pose.py extract, data.py check, eval.py --video).
 
-here         | what it says                                | tests/test_person.py
-person_facts | joints of a clip -> PersonFacts             | test_facts_match_a_slow_count
-PersonFacts  | share of frames, changes, score, lost joints| test_facts_of_nobody
-ENOUGH       | from which share on a clip is believed      | test_half_of_the_frames_is_enough
+here         | what it says                                 | tests/test_person.py
+person_facts | joints of a clip -> PersonFacts              | test_facts_match_a_slow_count
+PersonFacts  | share of frames, changes, score, lost joints | test_facts_of_nobody
+ENOUGH       | from which share on a clip is believed       | test_half_of_the_frames_is_enough
+summarise    | many clips in two lines                      | test_summary_names_faint_clips
 
 Letters: T frames, J joints.
 """
@@ -90,3 +91,26 @@ def person_facts(keypoints, scores):
         score=float(scores[there].mean()),
         lost=float(1 - seen[there].mean()),
     )
+
+
+def summarise(facts):
+    """Lines that tell what many pose clips hold: clip's name -> PersonFacts, none for no clips."""
+    if not facts:
+        return []
+    frames = sum(one.frames for one in facts.values())
+    with_person = sum(one.present * one.frames for one in facts.values())
+    changes = sum(one.changes for one in facts.values())
+
+    lines = [f"a person in {100 * with_person / max(frames, 1):.0f} % of {frames} frames"]
+    if with_person:
+        score = sum(one.score * one.present * one.frames for one in facts.values()) / with_person
+        lost = sum(one.lost * one.present * one.frames for one in facts.values()) / with_person
+        lines[0] += (f", there a mean score of {score:.2f} and {100 * lost:.0f} % of the joints "
+                     f"lost; {changes} sudden changes of place or person")
+
+    faint = [name for name, one in facts.items() if not one.is_enough]
+    if faint:
+        more = ", ..." if len(faint) > 5 else ""
+        lines.append(f"{len(faint)} of {len(facts)} clips show no person in more than "
+                     f"{100 * (1 - ENOUGH):.0f} % of their frames: {', '.join(faint[:5])}{more}")
+    return lines
