@@ -395,7 +395,7 @@ class Extractor(NamedTuple):
     # them, and each extractor takes what it knows.
     find: Callable
     joints: str                                   # name of its joint set, a key of JOINT_SETS
-    is_ready: Callable = bool                     # () -> whether it is there; bool(): it is not
+    is_ready: Callable                            # () -> bool: usable now, nothing to be fetched
 
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):

@@ -13,6 +13,7 @@ Parser        | argparse with errors that name the nearest flag   | test_unknown
 """
 import argparse
 from dataclasses import fields
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from support.checks import unknown_name
@@ -87,8 +88,10 @@ def add_fields(parser, cls, defaults):
                                action=argparse.BooleanOptionalAction)
         else:
             metavar = getattr(kind, "__name__", "name").upper()
-            group.add_argument(flag, dest=field.name, help=text, metavar=metavar,
-                               type=word_reader(kind, flag))
+            # Paths are several words, `--video a.mp4 b.mp4`: a comma may be part of a file's name.
+            words = "+" if kind == tuple[Path, ...] else None
+            group.add_argument(flag, dest=field.name, help=text, metavar=metavar, nargs=words,
+                               type=Path if words else word_reader(kind, flag))
 
 
 def build_configs(argv, classes, presets=None, description="", extra=None):
@@ -126,6 +129,9 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
         configs = []
         for cls in classes:
             own = {field.name: getattr(values, field.name) for field in fields(cls)}
+            for name, value in own.items():
+                if isinstance(value, list):       # argparse's word for several words
+                    own[name] = tuple(value)
             configs.append(cls(**own))
         return tuple(configs), values
     except ValueError as error:

@@ -676,7 +676,7 @@ def corners(frames, **options):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setitem(pose.EXTRACTORS, "quick", pose.Extractor(corners, "coco17"))
+    monkeypatch.setitem(pose.EXTRACTORS, "quick", pose.Extractor(corners, "coco17", bool))
 
 
 def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
@@ -819,7 +819,7 @@ def slow(frames, **options):
     for frame in frames:
         time.sleep(float(sys.argv[1])); n += 1
     return np.full((n, 17, 2), n), np.ones((n, 17))
-pose.EXTRACTORS["slow"] = pose.Extractor(slow, "coco17")
+pose.EXTRACTORS["slow"] = pose.Extractor(slow, "coco17", bool)
 pose.main(["extract", sys.argv[2], "--out", sys.argv[3], "--extractor", "slow"])
 """
 
