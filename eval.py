@@ -322,7 +322,8 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
     kept = [row.pop("features", None) for row in rows]
     best = [row.pop("best") for row in rows]
     result = count(rows, len(dataset.labels))
-    result.update(lowest(best))
+    if average == "similarities":                 # else they are no logits but probabilities
+        result.update(lowest(best))
     result["seconds"] = time.monotonic() - start
     if probabilities and shares:
         result["probabilities"] = np.stack(shares)
@@ -490,7 +491,9 @@ def lowest_seen(path, saved):
     found = [row for row in rows
              if row.get("kind") == "epoch" and row["epoch"] == saved["at"]["epoch"]]
     for measured in sorted(path.parent.glob("eval-val-*view.json")):
-        found.append(json.loads(measured.read_text("utf-8")))
+        about = json.loads(measured.read_text("utf-8"))
+        if Path(about.get("checkpoint", "")).name == path.name:
+            found.append(about)
 
     for row in found:
         low = {name.removeprefix("low/"): value for name, value in row.items()

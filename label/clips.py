@@ -73,7 +73,7 @@ def windows(start, end, every, width):
     where it would be shorter than half of `width`, unless it is the only one.
 
     >>> windows(0.0, 5.0, every=2.0, width=2.0)
-    [(0.0, 2.0), (2.0, 4.0)]
+    [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0)]
     >>> windows(0.0, 5.5, every=2.0, width=3.0)
     [(0.0, 3.0), (2.0, 5.0), (4.0, 5.5)]
     """

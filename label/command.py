@@ -16,6 +16,7 @@ import math
 import sys
 import time
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ def label_videos(cfg, labeller):
 
     print(labeller.origin)
     tell_labels(labeller)
+    if not labeller.low:
+        print("note: this run does not tell how similar its validation clips were to their labels, "
+              "so that a video unlike them is not noticed; `python eval.py --eval-split val` "
+              "measures it")
     for doubt in labeller.text_doubts:
         print(f"warning: {doubt}")
     folder = Path(cfg.out or "out/videos")
@@ -175,10 +180,8 @@ def follow(cfg, labeller, video, folder):
     if unlike:
         print(f"warning: {unlike} of the other {len(spans) - 1} windows are doubtful, too")
 
-    for label, run in groupby(answers, key=lambda answer: answer.label):
-        run = list(run)
-        share = float(np.mean([answer.probability for answer in run]))
-        print(f"  {clock(run[0].start)} - {clock(run[-1].end)}  {100 * share:5.1f} %  {label}")
+    for begin, stop, share, label in stretches(answers):
+        print(f"  {clock(begin)} - {clock(stop)}  {100 * share:5.1f} %  {label}")
 
     rows = [row_of(answer) for answer in answers]
     place = {label: k for k, label in enumerate(labeller.labels)}
@@ -191,6 +194,22 @@ def follow(cfg, labeller, video, folder):
     write_csv(rows, folder / f"{video.stem}-labels.csv")
     print(f"wrote {picture} and {video.stem}-labels.csv")
     return rows
+
+
+def stretches(answers):
+    """Stretches of time in which one label wins: (start, end, mean probability, label) each.
+
+    answers: those of the windows, by time. Windows may overlap; a stretch ends where the next one
+    begins, so that they do not.
+    """
+    found = []
+    for label, group in groupby(answers, key=attrgetter("label")):
+        run = list(group)
+        share = float(np.mean([answer.probability for answer in run]))
+        found.append([run[0].start, run[-1].end, share, label])
+    for before, after in zip(found, found[1:]):
+        before[1] = after[0]
+    return [tuple(one) for one in found]
 
 
 def write_csv(rows, path):

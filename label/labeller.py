@@ -32,6 +32,10 @@ from systems.base import inverse_tau
 from systems.views import average_views, clip_features, clip_logits
 
 
+# How much farther than trained labels are apart a text may be before it is told. Ours.
+FAR = 2.0
+
+
 @dataclass
 class Answer:
     """What a model says of one video, or of a span of it."""
@@ -108,8 +112,8 @@ class Labeller:
 
     @torch.no_grad()
     def far_texts(self, labels):
-        """A warning for each label that is farther from all trained ones than any two of these are
-        from each other, by the frozen CLIP's 1 - cos (Sec. 3.3.2)."""
+        """A warning for each label that is far from all trained ones: FAR times as far as any of
+        these is from its nearest neighbour, by the frozen CLIP's 1 - cos (Sec. 3.3.2)."""
         new = [label for label in labels if label not in set(self.trained)]
         if not new or len(self.trained) < 2:
             return []
@@ -119,14 +123,17 @@ class Labeller:
             sentences.append(self.model.clip.encode_text(tokens)[0])
         distance = text_discrepancy(torch.cat(sentences)).cpu()
         K = len(self.trained)
-        widest = float(distance[:K, :K].max())
+        itself = torch.eye(K, dtype=torch.bool)
+        among = distance[:K, :K].masked_fill(itself, math.inf)              # (K, K)
+        widest = float(among.min(1).values.max())
         nearest = distance[K:, :K].min(1).values  # (new,) from each new text to the trained ones
 
         warnings = []
         for label, far in zip(new, nearest.tolist()):
-            if far > widest:
-                warnings.append(f"the text {label!r} is far from all trained labels: 1 - cos "
-                                f"{far:.3f}, and {widest:.3f} at most between two of them")
+            if far > FAR * widest:
+                warnings.append(f"the text {label!r} is far from all trained labels: 1 - cos is "
+                                f"{far:.3f} to the nearest, and {widest:.3f} at most from one of "
+                                "them to its nearest")
         return warnings
 
     def text(self):

@@ -20,19 +20,29 @@ def kept_name(video, extractor):
     return f"{video.stem}-{hashlib.sha256(key.encode()).hexdigest()[:8]}.npz"
 
 
+def ready_file(video):
+    """The pose file that lies where one is expected, None where there is none."""
+    video = Path(video)
+    name = video.with_suffix(".npz").name
+    for folder in (video.parent, video.parent / "poses", video.resolve().parent.parent / "poses"):
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
 def pose_of(video, folder, given="", extractor=""):
     """The PoseClip of a video file, and a few words that say where it is from.
 
-    given: its pose file, where the caller knows it. Else FILE.npz beside FILE.mp4; else what an
-    earlier call left in `folder`; else the joints are found now, and kept there. folder: a Path.
+    given: its pose file, where the caller knows it. Else FILE.npz beside FILE.mp4, or in `poses/`
+    beside it or beside its folder, as data sets are laid; else what an earlier call left in
+    `folder`; else the joints are found now, and kept there. folder: a Path.
     extractor: a name of pose.EXTRACTORS, empty: the first that is ready.
 
     Raises ValueError where no extractor is there (it names the one command that installs one) and
     for a damaged pose file or video; FileNotFoundError for a `given` file that is not there.
     """
-    beside = Path(video).with_suffix(".npz")
-    if given or beside.exists():
-        path = Path(given or beside)
+    path = Path(given) if given else ready_file(video)
+    if path:
         clip = read_pose(path)
         return clip, f"poses from {path} ({clip.extractor or 'unknown extractor'})"
 

@@ -39,7 +39,7 @@ def draw_timeline(spans, shares, labels, path, title):
     pen = Pen(1100, bottom + 70 + 20 * len(chosen))
     pen.text(60, 22, shorten(title, 15, 1000), size=15)
     axes = draw_axes(pen, (60, 80, 1070, bottom), [(first, 0), (last, 100)], high=100)
-    pen.text(565, bottom + 32, "seconds; above: the label that wins, in its colour", GREY,
+    pen.text(565, bottom + 32, "seconds; probability in %; the band: the label that wins", GREY,
              anchor="mm")
 
     # The winner of each window, as a band above the lines; grey where it has no line.

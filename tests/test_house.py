@@ -20,7 +20,7 @@ STEPS = [
     ["label"],
     ["tables.rows", "tables.costs"],
     ["eval"],
-    ["train"],
+    ["train", "hubconf"],
     ["toy.stills", "toy.lab"],
 ]
 # Optional or costly packages, which are imported where they are used.
