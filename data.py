@@ -692,7 +692,7 @@ class Clips(torch.utils.data.Dataset):
         cfg = self.cfg
         S = cfg.image_size
         draws = self._draw(rng)
-        pose = read_pose(self.pose_path(clip)) if cfg.read_poses else None
+        pose = self._read_pose(clip) if cfg.read_poses else None
         size = pose.size if pose else (S, S)      # (H, W) of the frame whose pixels joints count
 
         plan = ViewOfFirst(partial(self._choose_view, draws.view))
@@ -716,6 +716,10 @@ class Clips(torch.utils.data.Dataset):
         crops = [[cut(image, box, S) for image in images] for box in view.boxes]
         keypoints, scores = place(keypoints, scores, size, view, self.flip_index)
         return self._tensors(crops, keypoints, scores, flip=view.flip, colour=draws.colour)
+
+    def _read_pose(self, clip):
+        """The PoseClip of a clip; one that is not in a file overrides this (label/clips.py)."""
+        return read_pose(self.pose_path(clip))
 
     def _draw(self, rng):
         """The Draws of a clip.

@@ -4,7 +4,9 @@
     python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
-    python eval.py --video dive.mp4 --pose dive.npz   one video in, its label out
+    python eval.py --video my.mp4                     one video in, its label out; or a folder
+    python eval.py --video my.mp4 --every 2           a long video: labels over time
+    python eval.py --video my.mp4 --texts "a; b; c"   with any words as labels
     python eval.py --model clip --data diving48 --root DIR --backbone ViT-B/16     zero-shot CLIP
     python eval.py --model aim --aim-weights FILE --data diving48 --root DIR --backbone ViT-B/16
 
@@ -15,7 +17,7 @@ paper         | what                            | here                    | test
 Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test_views_are_averaged
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
--             | one video in, its label out     | OneClip, label_video    | test_one_video_*
+-             | a trained model to call         | load, label/            | tests/test_label.py
 
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
@@ -23,9 +25,11 @@ Accuracies are shares of 1 in code and files, percent in print and pictures.
 import dataclasses
 import itertools
 import json
+import math
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,18 +40,20 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Subset
 
 from clip_model import BACKBONES, CLIP, load_clip
-from data import Clip, Clips, DataConfig
-from pevl import predict
-from pose import JOINT_SETS, joint_set, read_pose
+from data import Clips, DataConfig
+from label.command import label_videos
+from label.labeller import Labeller
+from pose import EXTRACTORS
 from published.clip_weights import read_weights
-from report.draw import draw_strip
-from report.results import strip_of, write_results
+from report.results import write_results
 from report.text import summary, with_progress
+from support.checks import unknown_name
 from support.checkpoints import fingerprint, read_checkpoint
-from support.processes import join_world, leave_world, reseed
+from support.processes import choose_device, join_world, leave_world, reseed
 from support.settings import Range, build_configs, check_fields
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
+from systems.views import average_views, clip_features, clip_logits
 from tables.rows import find_row, preset_of
 
 
@@ -181,9 +187,41 @@ def check_data(dataset, saved):
             raise ValueError(f"the data set has {len(here)} labels, the checkpoint {len(there)}; "
                              f"number {k} is {ours!r} here and {theirs!r} there. Expected those of "
                              "training. Check --data, --root, --version.")
+    check_joints(dataset, saved)
+
+
+def check_joints(dataset, saved):
+    """ValueError where the poses have other joints than those of training."""
     if len(dataset.joints) != saved["joints"]:
         raise ValueError(f"poses with {len(dataset.joints)} joints, and the checkpoint was trained "
                          f"with {saved['joints']}. Expected as many. Choose others: --poses.")
+
+
+def adopt_labels(model, dataset, saved, texts):
+    """Make model and data set agree on labels; returns those that the model was never trained on.
+
+    texts: of --texts, K labels in the data set's order that replace its own; may be empty. A data
+    set other than the training's brings its own labels: the zero-shot protocol. On the same data
+    set labels must be those of the checkpoint. Raises ValueError where they cannot agree.
+    """
+    if texts and len(texts) != len(dataset.labels):
+        raise ValueError(f"--texts with {len(texts)} labels for a data set of "
+                         f"{len(dataset.labels)}. Expected a text for each, in the data set's "
+                         "order. Give as many.")
+    same_data = dataset.cfg.data == saved["config"]["data"]
+    if same_data and not texts:
+        check_data(dataset, saved)
+        return []
+
+    if texts:
+        dataset.labels = texts
+        prompt = dataset.cfg.prompt or dataset.cfg.entry.prompt
+        dataset.texts = [prompt.replace("{}", text) for text in texts]
+    if dataset.cfg.read_poses:
+        check_joints(dataset, saved)
+    model.set_texts(dataset.texts)
+    known = set(saved["labels"])
+    return [label for label in dataset.labels if label not in known]
 
 
 # ---- Metrics -------------------------------------------------------------------------------------
@@ -236,35 +274,15 @@ def same_text_columns(texts):
 
 # ---- Evaluation, Eq. (7) -------------------------------------------------------------------------
 
-def clip_logits(model, batch, text, device):
-    """A batch of clips with R views each -> name -> logits (B * R, K), float32, on the CPU.
-
-    batch: frames (B, R, Tv, 3, S, S), keypoints (B, R, T, J, 2), scores (B, R, T, J), label (B,).
-    text: from `model.encode_texts`, or None. A view passes through the model as a clip does.
-    """
-    views = batch["frames"].shape[1]
-    folded = {}
-    for name in ("frames", "keypoints", "scores"):
-        folded[name] = batch[name].to(device, non_blocking=True).flatten(0, 1)     # (B * R, ...)
-    folded["label"] = batch["label"].to(device).repeat_interleave(views)
-
-    logits = model.class_logits(model(folded), text)
-    return {name: x.float().cpu() for name, x in logits.items()}
-
-
-def mean_over_views(logits, views):
-    """(B * R, K) -> (B, K), R = views: the mean inside the softmax of Eq. (7)."""
-    return logits.unflatten(0, (-1, views)).mean(1)
-
-
 @torch.no_grad()
 def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", progress=True,
-             probabilities=False):
+             probabilities=False, average="similarities", features=False):
     """Accuracy of `model` on `dataset`, a `data.Clips` in evaluation mode.
 
         p = softmax(mean over views of sim / tau)     Eq. (7); one similarity alone is ranked alike
 
-    The K texts are encoded once. Under torch.distributed each rank answers the clips rank, rank +
+    With average="probabilities" the mean is taken behind the softmax. The K texts are encoded once.
+    Under torch.distributed each rank answers the clips rank, rank +
     world and so on, none twice and none as padding; then every rank has all answers and counts
     them. A clip that cannot be read is wrong in every figure.
 
@@ -293,9 +311,13 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
                 columns = same_text_columns(dataset.texts)
             for batch in with_progress(loader, len(mine), show=progress and rank == 0):
                 views = batch["frames"].shape[1]
-                logits = clip_logits(model, batch, text, device)
+                found = clip_features(model, batch, device)
+                logits = clip_logits(model, found, text)
                 logits = {name: x[:, columns] for name, x in logits.items()}
-                rows += answers(logits, views, batch, dataset.clips)
+                new = answers(logits, views, batch, dataset.clips, average)
+                if features:
+                    keep_features(new, found, views)
+                rows += new
     finally:
         model.train(was_training)
 
@@ -305,21 +327,56 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
         rows = sorted(itertools.chain(*parts), key=lambda row: row["index"])
 
     shares = [row.pop("share") for row in rows]
+    kept = [row.pop("features", None) for row in rows]
+    best = [row.pop("best") for row in rows]
     result = count(rows, len(dataset.labels))
+    if average == "similarities":                 # else they are no logits but probabilities
+        result.update(lowest(best))
     result["seconds"] = time.monotonic() - start
     if probabilities and shares:
         result["probabilities"] = np.stack(shares)
+    if features and kept:
+        result["features"] = {name: np.stack([one[name] for one in kept]) for name in kept[0]}
+        if text is not None:
+            result["features"].update({name: x.float().cpu().numpy() for name, x in text.items()})
     return result
 
 
-def answers(logits, views, batch, clips):
+def keep_features(rows, features, views):
+    """Give each row its clip's features, the mean over its views, as float32; NaN where broken.
+
+    features: the model's, (B * R, ...) each. What Eq. (3) alone reads is left out.
+    """
+    for name, x in features.items():
+        if name == "label" or name.endswith("_before"):
+            continue
+        mean = x.float().unflatten(0, (-1, views)).mean(1).cpu().numpy()    # (B, ...)
+        for b, row in enumerate(rows):
+            own = np.full_like(mean[b], np.nan) if row["broken"] else mean[b]
+            row.setdefault("features", {})[name] = own
+
+
+def lowest(best):
+    """What the weakest of these clips reach: `low/<name>`, the first percentile of the best logit.
+
+    best: name -> logit of the label that won, one dict a clip, empty for broken ones. Measured on
+    the validation split it says below which figures a video is unlike what was trained on.
+    """
+    figures = {}
+    for name in next(filter(None, best), ()):
+        values = [one[name] for one in best if one]
+        figures[f"low/{name}"] = float(np.quantile(values, 0.01))
+    return figures
+
+
+def answers(logits, views, batch, clips, average="similarities"):
     """What is answered for the clips of one batch: a dict of plain values for each.
 
     logits: name -> (B * R, K), of which `all` predicts. batch: label, index and broken, (B,).
     clips: those of the data set, for their ids.
     """
-    share = predict(logits["all"], views).numpy()                       # (B, K) probabilities
-    means = {name: mean_over_views(x, views) for name, x in logits.items()}
+    means = {name: average_views(x, views, average) for name, x in logits.items()}
+    share = means["all"].softmax(-1).numpy()                            # (B, K) probabilities
     order, tied = rank_labels(means["all"])                             # (B, K), (B,)
     alone = {}                                    # the answer of each similarity by itself
     for name, mean in means.items():
@@ -339,10 +396,11 @@ def answers(logits, views, batch, clips):
             best = order[b].tolist()
             row.update(predicted=best[0], top5=best[:5], broken=False,
                        probability=float(share[b, best[0]]), share=share[b], tied=bool(tied[b]),
+                       best={name: float(mean[b].max()) for name, mean in means.items()},
                        alone={name: int(label[b]) for name, label in alone.items()})
         else:
             row.update(predicted=None, top5=[None], broken=True,
-                       probability=0.0, share=np.full_like(share[b], np.nan), tied=False,
+                       probability=0.0, share=np.full_like(share[b], np.nan), tied=False, best={},
                        alone=dict.fromkeys(alone))
         rows.append(row)
     return rows
@@ -374,65 +432,95 @@ def count(rows, K):
     return result
 
 
-# ---- One video -----------------------------------------------------------------------------------
+# ---- As a library ---------------------------------------------------------------------------------
 
-class OneClip(Clips):
-    """A data set of one file that belongs to no benchmark, sampled as a benchmark's clips are."""
+def load(ckpt="", clip="", device="auto", texts=None):
+    """A trained run as a `label.labeller.Labeller`: model("my.mp4") -> [(label, probability), ...].
 
-    def __init__(self, cfg, video, pose, saved, views):
-        self.cfg = cfg
-        self.train = False
-        self.views = views
-        self.pose = pose
-        self.clips = [Clip(video.stem, str(video), 0)]
-        self.labels = saved["labels"]
-        self.texts = saved["texts"]
-        if cfg.read_poses:
-            self.joints = read_pose(pose).joints
-        else:
-            self.joints = JOINT_SETS["coco17"].names
-        self.flip_index = joint_set(self.joints).flip_index
+    ckpt: a checkpoint or a run's folder; empty: the newest run under out/. clip: where CLIP's
+    weights lie now, if not where they lay in training. device: auto, cpu, cuda or cuda:N. texts: a
+    list of labels to answer with, None: those of training.
 
-    def pose_path(self, clip):
-        return self.pose
+    Raises FileNotFoundError or ValueError, as `read_checkpoint`, `rebuild` and `set_labels` do.
 
-
-def label_video(cfg, model, saved, data_cfg, device):
-    """Print the most probable labels of one file, and draw what the model looked at.
-
-    cfg: EvalConfig with `video` and, where the pose lies elsewhere, `pose`. saved: the checkpoint,
-    for its labels.
+        from eval import load
+        model = load("out/toy-pevl")
+        model("my.mp4")[0]
     """
-    video = Path(cfg.video)
-    pose = Path(cfg.pose) if cfg.pose else video.with_suffix(".npz")
-    uses_pose = model.config.model in ("pevl", "vilp") and model.config.pose
-    if not video.exists():
-        raise FileNotFoundError(f"no video {video}. Expected a file FFmpeg reads. Check the path.")
-    if uses_pose and not pose.exists():
-        raise FileNotFoundError(f"no pose clip {pose} for {video}. Expected a person's joints. Run "
-                                f"`python pose.py extract {video} --out {video.parent}`, or name "
-                                "it with --pose.")
+    path, saved = open_checkpoint(ckpt)
+    known = {field.name for field in dataclasses.fields(DataConfig)}
+    values = {name: value for name, value in saved["config"].items() if name in known}
+    model = rebuild(saved, clip).to(choose_device(device))
+    return labeller_of(model, path, saved, DataConfig(**values), texts)
 
-    data_cfg = dataclasses.replace(data_cfg, read_poses=uses_pose)
-    dataset = OneClip(data_cfg, video, pose, saved, cfg.views)
-    if uses_pose:
-        check_data(dataset, saved)
-    error = dataset[0]["error"]
-    if error:
-        raise ValueError(f"cannot read {error}. Expected a whole video and its own pose clip. "
-                         "Fetch or convert them again.")
 
-    answer = evaluate(model, dataset, 1, device, progress=False, probabilities=True)
-    share = torch.from_numpy(answer["probabilities"])                   # (1, K)
-    order, _ = rank_labels(share)
-    best = order[0].tolist()
-    for place, label in enumerate(best[:cfg.topk], 1):
-        print(f"{place:>3}. {100 * share[0, label]:5.1f} %  {saved['labels'][label]}")
+def labeller_of(model, path, saved, data_cfg, texts=None):
+    """A Labeller of a rebuilt model; arguments as of `load` and `rebuild`."""
+    device = model.logit_scale.device
+    labeller = Labeller(model, saved["labels"], data_cfg, device, lowest_seen(path, saved),
+                        origin_of(path, saved))
+    if texts:
+        labeller.set_labels(texts)
+    return labeller
 
-    said = f"{video.name}: {saved['labels'][best[0]]} ({100 * share[0, best[0]]:.0f} %)"
-    strip = strip_of(model, dataset, 0, said, None, device)
-    picture = draw_strip([strip], Path(cfg.out or ".") / f"{video.stem}-strip.png")
-    print(f"wrote {picture}")
+
+def open_checkpoint(ckpt, row=""):
+    """A checkpoint or a run's folder, empty: the newest run -> (path, what is in it)."""
+    path = Path(ckpt) if ckpt else find_checkpoint(row)
+    if path.is_dir():
+        path = path / "last.pt"
+    saved = read_checkpoint(path)
+    if saved["config"]["model"] == "clip":
+        raise ValueError(f"cannot evaluate {path}: CLIP's own pretraining. Expected pevl, vilp or "
+                         "aim on clips. Choose another --ckpt.")
+    return path, saved
+
+
+def origin_of(path, saved):
+    """One line that says which run answers: its file, system, data set and date."""
+    config = saved["config"]
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+    return (f"{path}: {config['model']} {config['backbone']} trained on {config['data']}, "
+            f"{len(saved['labels'])} labels, {when}")
+
+
+def lowest_seen(path, saved):
+    """name -> `low/<name>` of the run's validation clips, {} where the run does not tell.
+
+    The run's metrics.jsonl has them in the row of the epoch that this checkpoint ended; else an
+    evaluation of the validation split (`eval.py --eval-split val`) that lies beside it.
+    """
+    rows = []
+    log = path.with_name("metrics.jsonl")
+    if log.exists():
+        for line in log.read_text("utf-8").splitlines():
+            with suppress(json.JSONDecodeError):  # the half line that a kill can leave
+                rows.append(json.loads(line))
+    found = [row for row in rows
+             if row.get("kind") == "epoch" and row["epoch"] == saved["at"]["epoch"]]
+    for measured in sorted(path.parent.glob("eval-val-*view.json")):
+        about = json.loads(measured.read_text("utf-8"))
+        if Path(about.get("checkpoint", "")).name == path.name:
+            found.append(about)
+
+    for row in found:
+        low = {name.removeprefix("low/"): value for name, value in row.items()
+               if name.startswith("low/")}
+        if low:
+            return low
+    return {}
+
+
+def read_texts(texts):
+    """`--texts`: a file with a label a line, or the labels themselves with ; between."""
+    if not texts:
+        return []
+    path = Path(texts)
+    if ";" not in texts and path.is_file():
+        lines = path.read_text("utf-8").splitlines()
+    else:
+        lines = texts.split(";")
+    return [line.strip() for line in lines if line.strip()]
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -451,21 +539,45 @@ class EvalConfig:
     views: Annotated[Literal[1, 3], "crops of a clip: the centre, or three (Sec. 4.1)"] = 1
     batch: Annotated[int, "clips at a time: speed and memory, not the answer",
                      Range(1, 65536)] = 16
-    video: Annotated[str, "label this video file instead of evaluating a split"] = ""
-    pose: Annotated[str, "with --video: its pose clip; empty: FILE.npz beside FILE.mp4"] = ""
+    average: Annotated[Literal["similarities", "probabilities"], "over the views: Eq. (7), or "
+                       "behind the softmax, as AIM does (D19)"] = "similarities"
+    texts: Annotated[str, "other labels than the trained ones: 'a; b; c', or a file of lines"] = ""
+    video: Annotated[tuple[Path, ...], "label these instead of evaluating a split: files or "
+                     "folders of video"] = ()
+    pose: Annotated[str, "with --video: its pose clip; empty: FILE.npz beside FILE.mp4, else the "
+                    "joints are extracted"] = ""
+    extractor: Annotated[str, "with --video: who finds joints, empty: the first that is ready of "
+                         + ", ".join(EXTRACTORS)] = ""
+    start: Annotated[float, "with --video: first second of what is labelled",
+                     Range(0, math.inf)] = 0.0
+    end: Annotated[float, "with --video: second at which it ends",
+                   Range(0, math.inf)] = math.inf
+    every: Annotated[float, "with --video: a label each so many seconds, for long videos",
+                     Range(0, math.inf)] = 0.0
+    window: Annotated[float, "with --every: seconds that a label is of; 0: as many",
+                      Range(0, math.inf)] = 0.0
     topk: Annotated[int, "with --video: labels to print", Range(1, 10000)] = 5
     out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none",
                       Range(0, 10000)] = 48
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
+    save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 
     def __post_init__(self):
         check_fields(self)
-        if self.pose and not self.video:
-            raise ValueError(f"--pose {self.pose} without --video. Expected the video that it "
-                             "belongs to. Add --video FILE; the poses of a data set: --poses DIR.")
+        if self.start >= self.end:
+            raise ValueError(f"--start {self.start} --end {self.end}. Expected seconds, the start "
+                             "before the end. Change them.")
+        alone = {"pose": self.pose, "start": self.start, "every": self.every,
+                 "extractor": self.extractor, "end": self.end < math.inf}
+        wrong = [f"--{name}" for name, given in alone.items() if given and not self.video]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} without --video. Expected a video with them. Add "
+                             "--video FILE; the poses of a data set: --poses DIR.")
+        if self.extractor and self.extractor not in EXTRACTORS:
+            raise unknown_name("extractor", self.extractor, EXTRACTORS)
         if self.row and self.ckpt:
             raise ValueError(f"--row {self.row} --ckpt {self.ckpt}. Expected --row without --ckpt. "
                              "Leave one of them out.")
@@ -479,33 +591,29 @@ class EvalConfig:
                              "authors publish; for a run of ours name it with --ckpt. Add it.")
 
 
-def open_run(args):
-    """The checkpoint that the flags mean: (path, what is in it)."""
-    path = Path(args.ckpt) if args.ckpt else find_checkpoint(args.row)
-    if path.is_dir():
-        path = path / "last.pt"
-    saved = read_checkpoint(path)
-    if saved["config"]["model"] == "clip":
-        raise ValueError(f"cannot evaluate {path}: CLIP's own pretraining. Expected pevl, vilp or "
-                         "aim on clips. Choose another --ckpt.")
-    return path, saved
+# Settings of the data that say nothing of another data set.
+OF_ONE_DATA_SET = ("data", "root", "poses", "version", "protocol", "split")
 
 
 def read_command(argv):
     """argv -> EvalConfig, DataConfig, path and content of the checkpoint (None with --model).
 
     How clips are read is not for the command line to repeat: a checkpoint knows the settings of its
-    training, and they become the defaults here.
+    training, and they become the defaults here. With --data of another data set those that say
+    where the training's lies, and which version of it, are left out.
     """
     opened = {"path": None, "saved": None}
+    names_data = any(word.split("=")[0] == "--data" for word in argv)
 
     def presets(args):
         if args.model:
             return {**preset_of(args.data, args.model), "read_poses": False}
-        path, saved = open_run(args)
+        path, saved = open_checkpoint(args.ckpt, args.row)
         opened["path"] = path
         opened["saved"] = saved
         wanted = ["precision", "backbone", *(f.name for f in dataclasses.fields(DataConfig))]
+        if names_data and args.data != saved["config"]["data"]:
+            wanted = [name for name in wanted if name not in OF_ONE_DATA_SET]
         return {name: saved["config"][name] for name in wanted if name in saved["config"]}
 
     (cfg, data_cfg), _ = build_configs(argv, (EvalConfig, DataConfig), presets, __doc__)
@@ -551,22 +659,34 @@ def run(argv):
     if saved:
         model = rebuild(saved, cfg.clip).to(world.device)
     if cfg.video:
-        return label_video(cfg, model, saved, data_cfg, world.device)
+        labeller = labeller_of(model, path, saved, data_cfg, read_texts(cfg.texts))
+        labeller.folder = Path(cfg.out or "out/videos") / "poses"
+        label_videos(cfg, labeller)
+        return None
 
     dataset = Clips(data_cfg, cfg.eval_split, train=False, views=cfg.views)
+    never_trained = []
     if saved:
-        check_data(dataset, saved)
+        never_trained = adopt_labels(model, dataset, saved, read_texts(cfg.texts))
     else:
         path = Path(cfg.aim_weights or f"{cfg.model} {cfg.backbone}")
         model = model_without_run(cfg, data_cfg, dataset).to(world.device)
 
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
-                      precision=precision, probabilities=cfg.save_probabilities)
+                      precision=precision, probabilities=cfg.save_probabilities,
+                      average=cfg.average, features=cfg.save_features)
     if world.rank == 0:
         about = {"checkpoint": str(path), "model": model.config.model,
                  "backbone": model.config.backbone, "data": data_cfg.data,
                  "split": cfg.eval_split, "views": cfg.views}
         print(", ".join(f"{name} {value}" for name, value in about.items()))
+        about["average"] = cfg.average
+        about["never_trained"] = never_trained
+        if saved:
+            print(f"answered by {origin_of(path, saved)}")
+        if never_trained:
+            print(f"{len(dataset.labels)} labels, {len(never_trained)} of them never trained: "
+                  f"{'; '.join(never_trained[:10])}{'; ...' * (len(never_trained) > 10)}")
         print(summary(result, dataset.labels))
         write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
                       world.device, cfg.strips)

@@ -20,7 +20,6 @@ there. A box is x0, y0, x1, y1, in the same pixels.
 """
 import argparse
 import csv
-import importlib
 import math
 import os
 import re
@@ -39,10 +38,13 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
-from published.hrnet import WEIGHTS, load_hrnet, predict
+from published.hrnet import WEIGHTS, cache_folder, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
+from published.pose_programs import MEDIAPIPE, mediapipe_pose, rtmlib_pose
 from support.checks import unknown_name
 from support.files import atomic, zip_bomb
+from support.packages import cached, has_package, optional_package
+from support.person import person_facts, summarise
 from support.tracks import joint_boxes, link_people, one_person
 
 # ---- Joint sets --------------------------------------------------------------------------------
@@ -444,21 +446,7 @@ class Extractor(NamedTuple):
     # them, and each extractor takes what it knows.
     find: Callable
     joints: str                                   # name of its joint set, a key of JOINT_SETS
-
-
-@lru_cache(maxsize=4)
-def cached(make, *arguments, **options):
-    """make(*arguments, **options), made once: a run over many videos loads its networks once."""
-    return make(*arguments, **options)
-
-
-def optional_package(module, package):
-    """Import an optional package's module; the ValueError says how `package` is installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"cannot import {module}: {error}. Expected the optional package "
-                         f"{package}. Run `pip install '{package}'`.") from error
+    is_ready: Callable                            # () -> bool: usable now, nothing to be fetched
 
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):
@@ -623,34 +611,31 @@ def read_boxes(path):
     return lists
 
 
-# Which of BlazePose's 33 landmarks are the 17 joints of COCO, in COCO's order.
-BLAZEPOSE_TO_COCO17 = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
-
-
-def mediapipe_pose(frames, **options):
-    """Google's BlazePose: one person, tracked by itself, nothing to fetch; score = visibility."""
-    module = optional_package("mediapipe.python.solutions.pose", "mediapipe==0.10.21")
-    points = []                                   # T x 17 x (x, y, visibility)
-    with module.Pose() as model:
-        for frame in frames:
-            found = model.process(frame).pose_landmarks
-            if not found:
-                points.append(np.zeros((17, 3)))
-                continue
-            marks = [found.landmark[j] for j in BLAZEPOSE_TO_COCO17]
-            points.append([(mark.x, mark.y, mark.visibility) for mark in marks])
-
-    # BlazePose measures from edge to edge in [0, 1]; our pixel (0, 0) has its centre at (0, 0).
-    H, W = frames.size
-    points = np.array(points)                                              # (T, 17, 3)
-    keypoints = points[..., :2] * (W, H) - 0.5
-    return keypoints, points[..., 2]
+def has_hrnet_weights():
+    """Whether the default weights of HRNet were fetched before."""
+    name = WEIGHTS["w32_256x192"].rsplit("/", 1)[1]
+    return (cache_folder() / name).is_file()
 
 
 EXTRACTORS = {
-    "hrnet": Extractor(find=hrnet, joints="coco17"),
-    "mediapipe": Extractor(find=mediapipe_pose, joints="coco17"),
+    "hrnet": Extractor(find=hrnet, joints="coco17", is_ready=has_hrnet_weights),
+    "mediapipe": Extractor(find=mediapipe_pose, joints="coco17",
+                           is_ready=partial(has_package, "mediapipe")),
+    "rtmlib": Extractor(find=rtmlib_pose, joints="coco17",
+                        is_ready=partial(has_package, "rtmlib")),
 }
+
+
+def ready_extractor():
+    """Name of the first extractor that can be used as things are.
+
+    Raises ValueError, with the one command that changes it, where there is none.
+    """
+    for name, extractor in EXTRACTORS.items():
+        if extractor.is_ready():
+            return name
+    raise ValueError("nothing that finds joints is installed. Expected one of "
+                     f"{', '.join(EXTRACTORS)}. Run `pip install '{MEDIAPIPE}'`.")
 
 
 # ---- From a video or a public file to a pose clip ----------------------------------------------
@@ -667,16 +652,16 @@ def extract(video, extractor="hrnet", **options):
     """
     if extractor not in EXTRACTORS:
         raise unknown_name("extractor", extractor, EXTRACTORS)
-    find, joints = EXTRACTORS[extractor]
+    chosen = EXTRACTORS[extractor]
 
     frames = Video(video)
-    keypoints, scores = find(frames, **options)
+    keypoints, scores = chosen.find(frames, **options)
     clip = PoseClip(
         keypoints=keypoints,
         scores=scores,
         size=frames.size,
         times=frames.times,
-        joints=JOINT_SETS[joints].names,
+        joints=JOINT_SETS[chosen.joints].names,
         extractor=extractor,
     )
     return clip.check(video)
@@ -745,6 +730,7 @@ def run_jobs(jobs, total, out, overwrite):
     done = 0
     skipped = 0
     frames = 0
+    facts = {}                                    # clip id -> PersonFacts of what was made
     broken = []                                   # a line for each
     for name, make in jobs:
         path = Path(out) / f"{name}.npz"
@@ -757,11 +743,14 @@ def run_jobs(jobs, total, out, overwrite):
             write_pose(path, **vars(clip))
             done += 1
             frames += len(clip.times)
+            facts[name] = person_facts(clip.keypoints, clip.scores)
         except BrokenClip as error:
             broken.append(f"\n  {name}: {error}")
         progress.show(done, skipped, len(broken), frames)
 
     print(f"{done} pose clips written to {out}, {skipped} kept, {len(broken)} broken", *broken)
+    for line in summarise(facts):
+        print(line)
 
 
 VIDEOS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}

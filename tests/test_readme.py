@@ -48,7 +48,7 @@ def functions_of(name):
 def product_files():
     """The program's own .py files, those of the tests left out."""
     files = [*ROOT.glob("*.py")]
-    for folder in ("published", "report", "support", "systems", "tables", "toy"):
+    for folder in ("label", "published", "report", "support", "systems", "tables", "toy"):
         files += (ROOT / folder).glob("*.py")
     return files
 

@@ -1,0 +1,63 @@
+"""The labels of a long video over time, as a picture: a line for each, the winner as a band.
+
+here          | what it draws                                     | tests/test_label.py
+draw_timeline | probabilities of the labels that win or come near | test_long_video_*
+clock         | seconds as 1:05                                   | test_long_video_*
+
+Letters: n windows, K labels.
+"""
+import numpy as np
+
+from report.draw import GREY, RULE, SERIES, Pen, draw_axes, shorten
+
+SHOWN = len(SERIES)                               # labels with a colour of their own
+
+
+def clock(seconds):
+    """Seconds as minutes and seconds: 65.5 -> '1:05.5', 65 -> '1:05'."""
+    minutes, rest = divmod(float(seconds), 60)
+    whole = rest == int(rest)
+    return f"{int(minutes)}:{rest:02.0f}" if whole else f"{int(minutes)}:{rest:04.1f}"
+
+
+def draw_timeline(spans, shares, labels, path, title):
+    """Write a PNG of how probable each label is over time.
+
+    spans: n pairs (start, end) in seconds. shares: (n, K) probabilities. labels: K texts. Drawn are
+    the labels that win somewhere, then those that come nearest, SHOWN of them at most.
+    """
+    shares = np.asarray(shares)
+    wins = np.bincount(shares.argmax(1), minlength=len(labels))            # (K,)
+    order = np.lexsort((-shares.max(0), -wins))   # by wins, then by the highest probability
+    chosen = [int(k) for k in order[:SHOWN]]
+
+    middles = [(start + end) / 2 for start, end in spans]
+    first = min(start for start, _ in spans)
+    last = max(end for _, end in spans)
+
+    bottom = 300
+    pen = Pen(1100, bottom + 70 + 20 * len(chosen))
+    pen.text(60, 22, shorten(title, 15, 1000), size=15)
+    axes = draw_axes(pen, (60, 80, 1070, bottom), [(first, 0), (last, 100)], high=100)
+    pen.text(565, bottom + 32, "seconds; probability in %; the band: the label that wins", GREY,
+             anchor="mm")
+
+    # The winner of each window, as a band above the lines; grey where it has no line.
+    for row, (start, end) in zip(shares, spans):
+        winner = int(row.argmax())
+        tint = SERIES[chosen.index(winner)] if winner in chosen else RULE
+        pen.line([(axes.across(start), 62), (axes.across(end), 62)], tint, 12)
+
+    for place, k in enumerate(chosen):
+        tint = SERIES[place]
+        spots = []
+        for middle, share in zip(middles, shares[:, k]):
+            spots.append((axes.across(middle), axes.down(100 * float(share))))
+        pen.line(spots, tint, 2)
+        for x, y in spots:
+            pen.diamond(x, y, tint, 3)
+
+        y = bottom + 62 + 20 * place
+        pen.line([(60, y), (84, y)], tint, 3)
+        pen.text(92, y, shorten(labels[k], 12, 960))
+    return pen.save(path)
