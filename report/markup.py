@@ -191,8 +191,7 @@ svg .line { fill: none; stroke-width: 2.2; }
 .charts { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
 .charts figure { flex: 1 1 22rem; min-width: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; margin: 0 0 .25rem; }
-.legend i { display: inline-block; width: 1.1rem; height: .25rem; vertical-align: .2rem;
-  margin-right: .35rem; }
+.legend svg { display: inline-block; width: 1.5rem; margin-right: .35rem; vertical-align: .1rem; }
 .confusion { border-collapse: separate; border-spacing: 0; font-size: .75rem; }
 .confusion th, .confusion td { padding: 0; border: 0 solid var(--rule); }
 .confusion td { border-width: 0 0 1px 1px; width: 1.55rem; min-width: 1.55rem; height: 1.55rem;
