@@ -4,6 +4,8 @@
     python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
+    python eval.py --report                           and a page of it all, report.html
+    python eval.py --compare table7/v+t               two runs on the same clips, on one page
     python eval.py --video dive.mp4 --pose dive.npz   one video in, its label out
     python eval.py --model clip --data diving48 --root DIR --backbone ViT-B/16     zero-shot CLIP
     python eval.py --model aim --aim-weights FILE --data diving48 --root DIR --backbone ViT-B/16
@@ -16,6 +18,7 @@ Sec. 3.4, (7) | mean over views, then softmax   | clip_logits, evaluate   | test
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | one video in, its label out     | OneClip, label_video    | test_one_video_*
+-             | two runs on the same clips      | evaluate_rival          | test_compare_*
 
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
@@ -41,6 +44,7 @@ from pevl import predict
 from pose import JOINT_SETS, joint_set, read_pose
 from published.clip_weights import read_weights
 from report.draw import draw_strip
+from report.evidence import Evaluated, write_report
 from report.results import strip_of, write_results
 from report.text import summary, with_progress
 from support.checkpoints import fingerprint, read_checkpoint
@@ -48,7 +52,7 @@ from support.processes import join_world, leave_world, reseed
 from support.settings import build_configs
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
-from tables.rows import find_row, preset_of
+from tables.rows import ROWS, find_row, preset_of
 
 
 # ---- Devices and precision -----------------------------------------------------------------------
@@ -447,6 +451,9 @@ class EvalConfig:
     topk: Annotated[int, "with --video: labels to print"] = 5
     out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none"] = 48
+    report: Annotated[bool, "also write report.html, a page to look at"] = False
+    compare: Annotated[str, "second run for that page: a run folder or checkpoint, a row as "
+                       "table7/v+t (its newest run), or clip, CLIP zero-shot"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
@@ -531,6 +538,45 @@ def results_folder(cfg, data_cfg, source):
     return source.parent
 
 
+def evaluate_rival(cfg, data_cfg, main, world, precision):
+    """Evaluate the run that --compare names on the clips of another -> Evaluated.
+
+    main: the Evaluated that it is compared with. Its own settings of frames and crops are the
+    rival's, too; where the clips lie, which ones and how many views is the main run's to say.
+    ValueError where its labels are others.
+    """
+    path = None
+    saved = None
+    if cfg.compare == "clip":
+        config = dataclasses.replace(PeVLConfig(), model="clip", clip=cfg.clip,
+                                     **{name: getattr(main.model.config, name) for name in
+                                        ("backbone", "image_size", "pose_frames", "video_frames")})
+        rival_cfg = dataclasses.replace(data_cfg, read_poses=False, read_video=True)
+        name = f"CLIP {config.backbone}, zero-shot"
+    else:
+        path, saved = open_run(EvalConfig(row=cfg.compare) if cfg.compare in ROWS
+                               else EvalConfig(ckpt=cfg.compare))
+        own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
+        rival_cfg = dataclasses.replace(data_cfg, **{name: saved["config"][name] for name in own
+                                                     if name in saved["config"]})
+        name = path.parent.name
+
+    dataset = Clips(rival_cfg, cfg.eval_split, train=False, views=cfg.views)
+    if saved:
+        check_data(dataset, saved)
+        model = rebuild(saved, cfg.clip)
+    else:
+        model = build_model(config, load_trunk(config), dataset.texts, len(dataset.joints))
+    model = model.to(world.device)
+    result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
+                      precision=precision)
+    about = {**main.about, "checkpoint": str(path or ""), "model": model.config.model,
+             "backbone": model.config.backbone}
+    return Evaluated(name=name, model=model, dataset=dataset, result=result, about=about,
+                     checkpoint=path, config=saved and saved["config"],
+                     versions=saved and saved["versions"])
+
+
 def run(argv):
     """The command line; the result of `evaluate`, or None where one video was labelled."""
     cfg, data_cfg, path, saved = read_command(argv)
@@ -551,14 +597,24 @@ def run(argv):
 
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
                       precision=precision, probabilities=cfg.save_probabilities)
+    about = {"checkpoint": str(path), "model": model.config.model,
+             "backbone": model.config.backbone, "data": data_cfg.data,
+             "split": cfg.eval_split, "views": cfg.views}
+    one = Evaluated(name=path.parent.name if saved else f"{cfg.model} {cfg.backbone}",
+                    model=model, dataset=dataset, result=result, about=about,
+                    checkpoint=path if saved else None, config=saved and saved["config"],
+                    versions=saved and saved["versions"])
+    rival = None
+    if cfg.compare:
+        rival = evaluate_rival(cfg, data_cfg, one, world, precision)
     if world.rank == 0:
-        about = {"checkpoint": str(path), "model": model.config.model,
-                 "backbone": model.config.backbone, "data": data_cfg.data,
-                 "split": cfg.eval_split, "views": cfg.views}
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         print(summary(result, dataset.labels))
         write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
                       world.device, cfg.strips)
+        if cfg.report or rival:
+            write_report(one, results_folder(cfg, data_cfg, path), world.device, rival,
+                         operations=True)
     return result
 
 

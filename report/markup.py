@@ -33,7 +33,7 @@ def text_of(child):
     return html.escape(str(child))
 
 
-def tag(name, *children, **attributes):
+def tag(name, /, *children, **attributes):
     """One element. Attributes: `class_` for class, `_` for `-`; None and False are left out."""
     parts = [name]
     for key, value in attributes.items():
