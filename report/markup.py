@@ -200,22 +200,24 @@ svg .line { fill: none; stroke-width: 2.2; }
 .confusion .miss { background: rgba(var(--miss), calc(.15 + .5 * var(--v))); }
 .confusion thead th { text-align: center; font-weight: 400; color: var(--quiet); }
 .confusion tbody th { position: sticky; left: 0; background: var(--paper); padding-right: .5rem;
-  min-width: 8rem; max-width: 19rem; overflow: hidden; text-overflow: ellipsis;
+  min-width: 8rem; max-width: 30rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; border-bottom-width: 1px; line-height: 1.55rem; }
 .confusion.dense { font-size: .62rem; }
 .confusion.dense td { width: 1.05rem; min-width: 1.05rem; height: 1.05rem; line-height: 1.05rem; }
-.confusion.dense tbody th { line-height: 1.05rem; max-width: 17rem; font-size: .72rem; }
+.confusion.dense tbody th { line-height: 1.05rem; max-width: 17rem; font-size: .7rem; }
+.share { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .matrix-picture img { image-rendering: pixelated; border: 1px solid var(--rule); width: 42rem; }
 .film { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr); gap: 3px .6rem;
   align-items: center; min-width: 34rem; }
 .film span { color: var(--quiet); font-size: .85rem; text-align: right; line-height: 1.25; }
-.film img { width: 100%; }
-.heat { width: 100%; max-width: 52rem; table-layout: fixed; border-spacing: 0; }
-.heat th { width: 8.5rem; text-align: right; padding: 0 .6rem 0 0; overflow: hidden;
-  text-overflow: ellipsis; white-space: nowrap; line-height: 1.4; }
+.heat { width: 100%; max-width: 44rem; table-layout: fixed; border-spacing: 0; }
+.heat th { text-align: right; padding: 0 .6rem 0 0; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; line-height: 1.4; }
+.heat thead th { font-size: .8rem; text-align: left; }
+.heat thead th:first-child { width: 6.5rem; text-align: right; }
 .heat td { padding: 0; }
 .heat td img { width: 100%; height: 1.4rem; image-rendering: pixelated; max-width: none; }
-.heat .best { width: 9.5rem; padding-left: .6rem; white-space: nowrap; color: var(--quiet);
+.heat .best { width: 8.6rem; padding-left: .6rem; white-space: nowrap; color: var(--quiet);
   font-size: .8rem; font-variant-numeric: tabular-nums; }
 .heat .frames { display: flex; justify-content: space-between; color: var(--quiet);
   font-size: .75rem; }
@@ -224,7 +226,8 @@ svg .line { fill: none; stroke-width: 2.2; }
 .clip { border: 1px solid var(--rule); border-radius: .5rem; padding: .25rem 1rem .75rem;
   margin: 1rem 0; }
 .clip h3 { margin-top: .6rem; }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 0 2rem; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 2rem;
+  align-items: start; }
 code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85em;
   overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
@@ -232,11 +235,12 @@ code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85em;
   .hero strong { font-size: 2.4rem; }
   .bar { width: 4.5rem; }
   .plain tbody th { min-width: 7.5rem; }
-  .confusion tbody th { min-width: 6rem; max-width: 8.5rem; }
+  .confusion tbody th, .confusion.dense tbody th { min-width: 8rem; max-width: 9.5rem;
+    white-space: normal; font-size: .62rem; line-height: 1.15; }
   .film { grid-template-columns: 4.6rem minmax(0, 1fr); }
   .film span { font-size: .72rem; }
-  .heat { min-width: 30rem; }
-  .heat th { width: 6.5rem; }
+  .heat { min-width: 27rem; }
+  .heat thead th:first-child { width: 5.5rem; }
   .two { grid-template-columns: minmax(0, 1fr); }
 }
 @media print {

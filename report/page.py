@@ -179,11 +179,15 @@ def headline(contents):
     bars = []
     for metric in metrics_of(result):
         low, high = m.bounds(metric)
-        paper = figures.get(metric)
-        beside = f"{paper} %" if paper is not None else "none printed"
-        rows.append([metric_name(metric), percent(result[metric], 2),
-                     f"{percent(low)} to {percent(high)}", beside])
-        share = paper / 100 if paper is not None else None
+        row = [metric_name(metric), percent(result[metric], 2),
+               f"{percent(low)} to {percent(high)}"]
+        share = None
+        if metric in figures:
+            share = figures[metric] / 100
+            row.append(f"{figures[metric]} %")
+        elif figures:
+            row.append("none printed")
+        rows.append(row)
         bars.append((metric_name(metric), result[metric], low, high, share))
 
     said = ("Interval: 95 % bootstrap over the clips, 2,000 resamples. It says how far another "
@@ -198,7 +202,10 @@ def headline(contents):
         counts.append(f"evaluated in {result['seconds']:.1f} s")
     drawing = figure(interval_bar(bars), "percent; the diamond is the paper's figure"
                      if figures else "percent; whiskers are the intervals")
-    figures_table = table(["", "this run", "95 % interval", "the paper"], rows)
+    headers = ["figure", "this run", "95 % interval"]
+    if figures:
+        headers.append("the paper")
+    figures_table = table(headers, rows)
     return section("results", "Results", hero, tag("p", paper_said(contents)),
                    tag("div", figures_table, drawing, class_="two"),
                    note(said), note("; ".join(counts), "."))
@@ -240,7 +247,7 @@ def label_rows(m):
         if wrong.any():
             worst = int(wrong.argmax())
             taken = f"{m.labels[worst]} ({int(wrong[worst])})"
-        share = tag("span", bar(shares[k]), " ", percent(shares[k]))
+        share = tag("span", bar(shares[k]), " ", percent(shares[k]), class_="share")
         rows.append([m.labels[k], share, f"{int(m.confusion[k, k])} of {clips}", taken])
     return rows
 
@@ -269,13 +276,12 @@ def matrices_of(clip):
         return None
     low = min(float(matrix.values.min()) for matrix in clip.matrices)
     high = max(float(matrix.values.max()) for matrix in clip.matrices)
-    parts = [tag("h4", "Frames and words")]
+    maps = []
     for matrix in clip.matrices:
         which = "true label" if matrix.text == clip.label else "answer"
         said = f"{which}: {matrix.text}; frame-word similarity {matrix.similarity:.3f}"
-        parts.append(heat_map(matrix.values, matrix.words, said, low, high))
-    parts.append(scale(low, high))
-    return Html("".join(parts))
+        maps.append(heat_map(matrix.values, matrix.words, said, low, high))
+    return [tag("h4", "Frames and words"), tag("div", maps, class_="two"), scale(low, high)]
 
 
 def saliency_of(clip):
