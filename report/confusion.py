@@ -96,6 +96,15 @@ def most_confused(confusion, count):
     return [chosen[place] for place in order_by_confusion(part)]
 
 
+def both_ends(label, room=42):
+    """A label of at most `room` letters, its middle left out: labels often differ at the end."""
+    if len(label) <= room:
+        return label
+    head = label[:room // 2].rstrip()
+    tail = label[-(room - room // 2 - 3):].lstrip()
+    return f"{head} … {tail}"
+
+
 def matrix_cell(true, answered, clips, total, labels):
     """One cell of the table: its shade is the share of its row, its title says it in words."""
     if clips == 0:
@@ -132,8 +141,10 @@ def matrix_table(confusion, unread, labels, order):
                         aria_label="could not be read"))
 
     rows = []
+    room = 70 if len(order) <= ZOOM else 42       # letters beside the cells
     for number, true in enumerate(order, 1):
-        cells = [tag("th", f"{number} {labels[true]}", scope="row", title=labels[true])]
+        name = both_ends(labels[true], room)
+        cells = [tag("th", f"{number} {name}", scope="row", title=labels[true])]
         for answered in order:
             clips = int(confusion[true, answered])
             cells.append(matrix_cell(true, answered, clips, int(total[true]), labels))
@@ -148,24 +159,40 @@ def matrix_table(confusion, unread, labels, order):
     return scroller("confusion matrix", inside)
 
 
+def spread(values):
+    """Each entry becomes the largest of the 3 x 3 entries around it: (K, K) -> (K, K)."""
+    K = len(values)
+    padded = np.pad(values, 1)
+    around = []
+    for down in range(3):
+        for across in range(3):
+            around.append(padded[down:down + K, across:across + K])
+    return np.max(around, axis=0)
+
+
 def matrix_picture(confusion, order):
     """The matrix of many labels as a picture that lies well on light and dark: a dot is a count.
 
     Blue on the diagonal, orange beside it; the less transparent, the larger the share of its row.
+    Dots of wrong answers are three cells wide, since one cell of 500 cannot be seen.
     """
     shares = shares_of(confusion)[np.ix_(order, order)]            # (K, K)
     K = len(order)
-    pixels = np.zeros((K, K, 4), np.uint8)
-    pixels[..., :3] = MISS
-    diagonal = np.arange(K)
-    pixels[diagonal, diagonal, :3] = MARK
+    right = np.diag(np.diag(shares))
+    wrong = spread(shares - right)
 
-    # The power lifts rare confusions out of the ground: a share of 1 % is drawn like 10 %.
-    pixels[..., 3] = (255 * shares ** 0.5).round()
-    zoom = max(1, 700 // max(K, 1))               # whole pixels a cell, so that none is blurred
+    # The root lifts rare confusions out of the ground: a share of 1 % is drawn like 10 %.
+    pixels = np.zeros((K, K, 4), np.uint8)
+    on_top = wrong > 0
+    pixels[..., :3] = np.where(on_top[..., None], MISS, MARK)
+    pixels[..., 3] = (255 * np.where(on_top, wrong, right) ** 0.5).round()
+
+    zoom = max(2, 900 // K)                       # whole pixels a cell, so that none is blurred
     image = Image.fromarray(pixels).resize((K * zoom, K * zoom), Image.Resampling.NEAREST)
     alt = f"confusion matrix of {K} labels; the worst pairs are in the table below"
-    return tag("figure", picture(image, alt), class_="matrix-picture")
+    said = ("A point for each pair of labels, in the order described above. Dots of wrong answers "
+            "are drawn three cells wide.")
+    return tag("figure", picture(image, alt), tag("figcaption", said), class_="matrix-picture")
 
 
 def pairs_table(confusion, labels, count):

@@ -203,10 +203,11 @@ svg .line { fill: none; stroke-width: 2.2; }
   min-width: 8rem; max-width: 30rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; border-bottom-width: 1px; line-height: 1.55rem; }
 .confusion.dense { font-size: .62rem; }
-.confusion.dense td { width: 1.05rem; min-width: 1.05rem; height: 1.05rem; line-height: 1.05rem; }
-.confusion.dense tbody th { line-height: 1.05rem; max-width: 17rem; font-size: .7rem; }
+.confusion.dense td { width: .96rem; min-width: .96rem; height: 1rem; line-height: 1rem; }
+.confusion.dense tbody th { line-height: 1rem; max-width: 16.5rem; font-size: .68rem; }
 .share { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.matrix-picture img { image-rendering: pixelated; border: 1px solid var(--rule); width: 42rem; }
+.matrix-picture img { image-rendering: pixelated; border: 1px solid var(--rule); width: 100%;
+  max-width: 44rem; }
 .film { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr); gap: 3px .6rem;
   align-items: center; min-width: 34rem; }
 .film span { color: var(--quiet); font-size: .85rem; text-align: right; line-height: 1.25; }
@@ -234,6 +235,7 @@ code { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85em;
   header, main, footer, nav { padding-left: .9rem; padding-right: .9rem; }
   .hero strong { font-size: 2.4rem; }
   .bar { width: 4.5rem; }
+  .plain { font-size: .82rem; }
   .plain tbody th { min-width: 7.5rem; }
   .confusion tbody th, .confusion.dense tbody th { min-width: 8rem; max-width: 9.5rem;
     white-space: normal; font-size: .62rem; line-height: 1.15; }
