@@ -4,6 +4,8 @@
     python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
+    python eval.py --report                           and a page of it all, report.html
+    python eval.py --compare table7/v+t               two runs on the same clips, on one page
     python eval.py --video my.mp4                     one video in, its label out; or a folder
     python eval.py --video my.mp4 --every 2           a long video: labels over time
     python eval.py --video my.mp4 --texts "a; b; c"   with any words as labels
@@ -18,6 +20,7 @@ Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | a trained model to call         | load, label/            | tests/test_label.py
+-             | two runs on the same clips      | evaluate_rival          | test_compare_*
 
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
@@ -45,6 +48,7 @@ from label.command import label_videos
 from label.labeller import Labeller
 from pose import EXTRACTORS
 from published.clip_weights import read_weights
+from report.evidence import Evaluated, write_report
 from report.results import write_results
 from report.text import summary, with_progress
 from support.checks import unknown_name
@@ -54,7 +58,7 @@ from support.settings import Range, build_configs, check_fields
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
 from systems.views import average_views, clip_features, clip_logits
-from tables.rows import find_row, preset_of
+from tables.rows import ROWS, find_row, preset_of
 
 
 # ---- Devices and precision -----------------------------------------------------------------------
@@ -560,6 +564,9 @@ class EvalConfig:
     out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none",
                       Range(0, 10000)] = 48
+    report: Annotated[bool, "also write report.html, a page to look at"] = False
+    compare: Annotated[str, "second run for that page: a run folder or checkpoint, a row as "
+                       "table7/v+t (its newest run), or clip, CLIP zero-shot"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
@@ -650,6 +657,45 @@ def results_folder(cfg, data_cfg, source):
     return source.parent
 
 
+def evaluate_rival(cfg, data_cfg, main, world, precision):
+    """Evaluate the run that --compare names on the clips of another -> Evaluated.
+
+    main: the Evaluated that it is compared with. Its own settings of frames and crops are the
+    rival's, too; where the clips lie, which ones and how many views is the main run's to say.
+    ValueError where its labels are others.
+    """
+    path = None
+    saved = None
+    if cfg.compare == "clip":
+        config = dataclasses.replace(PeVLConfig(), model="clip", clip=cfg.clip,
+                                     **{name: getattr(main.model.config, name) for name in
+                                        ("backbone", "image_size", "pose_frames", "video_frames")})
+        rival_cfg = dataclasses.replace(data_cfg, read_poses=False, read_video=True)
+        name = f"CLIP {config.backbone}, zero-shot"
+    else:
+        path, saved = open_run(EvalConfig(row=cfg.compare) if cfg.compare in ROWS
+                               else EvalConfig(ckpt=cfg.compare))
+        own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
+        rival_cfg = dataclasses.replace(data_cfg, **{name: saved["config"][name] for name in own
+                                                     if name in saved["config"]})
+        name = path.parent.name
+
+    dataset = Clips(rival_cfg, cfg.eval_split, train=False, views=cfg.views)
+    if saved:
+        check_data(dataset, saved)
+        model = rebuild(saved, cfg.clip)
+    else:
+        model = build_model(config, load_trunk(config), dataset.texts, len(dataset.joints))
+    model = model.to(world.device)
+    result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
+                      precision=precision)
+    about = {**main.about, "checkpoint": str(path or ""), "model": model.config.model,
+             "backbone": model.config.backbone}
+    return Evaluated(name=name, model=model, dataset=dataset, result=result, about=about,
+                     checkpoint=path, config=saved and saved["config"],
+                     versions=saved and saved["versions"])
+
+
 def run(argv):
     """The command line; the result of `evaluate`, or None where one video was labelled."""
     cfg, data_cfg, path, saved = read_command(argv)
@@ -675,10 +721,17 @@ def run(argv):
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
                       precision=precision, probabilities=cfg.save_probabilities,
                       average=cfg.average, features=cfg.save_features)
+    about = {"checkpoint": str(path), "model": model.config.model,
+             "backbone": model.config.backbone, "data": data_cfg.data,
+             "split": cfg.eval_split, "views": cfg.views}
+    one = Evaluated(name=path.parent.name if saved else f"{cfg.model} {cfg.backbone}",
+                    model=model, dataset=dataset, result=result, about=about,
+                    checkpoint=path if saved else None, config=saved and saved["config"],
+                    versions=saved and saved["versions"])
+    rival = None
+    if cfg.compare:
+        rival = evaluate_rival(cfg, data_cfg, one, world, precision)
     if world.rank == 0:
-        about = {"checkpoint": str(path), "model": model.config.model,
-                 "backbone": model.config.backbone, "data": data_cfg.data,
-                 "split": cfg.eval_split, "views": cfg.views}
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         about["average"] = cfg.average
         about["never_trained"] = never_trained
@@ -690,6 +743,9 @@ def run(argv):
         print(summary(result, dataset.labels))
         write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
                       world.device, cfg.strips)
+        if cfg.report or rival:
+            write_report(one, results_folder(cfg, data_cfg, path), world.device, rival,
+                         operations=True)
     return result
 
 

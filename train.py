@@ -46,6 +46,7 @@ from clip_model import Attention
 from data import Clips, DataConfig
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
 from report.draw import draw_curves
+from report.evidence import Evaluated, write_report
 from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, reach_table,
                         versions)
 from report.results import write_results
@@ -258,6 +259,11 @@ class Job:
             about = {"checkpoint": f"{run.folder}/last.pt", "data": test.cfg.data,
                      "split": "test", "views": 1}
             write_results(dict(metrics), run.model, test, run.folder, about, run.world.device)
+            about.update(model=run.config["model"], backbone=run.config["backbone"])
+            one = Evaluated(name=run.folder.name, model=run.model, dataset=test, result=metrics,
+                            about=about, checkpoint=run.folder / "last.pt", config=run.config,
+                            versions=run.versions)
+            write_report(one, run.folder, run.world.device)
         return metrics
 
 

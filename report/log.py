@@ -124,13 +124,21 @@ def versions():
     return found
 
 
-def parameter_table(model):
-    """Total, trainable and frozen parameters of each part in millions, as text: see Table 7."""
-    lines = [f"{'parameters, M':<16}{'total':>9}{'trainable':>11}{'frozen':>9}"]
+def parameter_rows(model):
+    """Millions of parameters of each part and of all: [(name, all, trainable)]."""
+    rows = []
     for name, part in {**model.parts(), "all": model}.items():
         params = list(part.parameters()) if isinstance(part, nn.Module) else part
         total = sum(p.numel() for p in params) / 1e6
         tuned = sum(p.numel() for p in params if p.requires_grad) / 1e6
+        rows.append((name, total, tuned))
+    return rows
+
+
+def parameter_table(model):
+    """Total, trainable and frozen parameters of each part in millions, as text: see Table 7."""
+    lines = [f"{'parameters, M':<16}{'total':>9}{'trainable':>11}{'frozen':>9}"]
+    for name, total, tuned in parameter_rows(model):
         lines.append(f"{name:<16}{total:>9.3f}{tuned:>11.3f}{total - tuned:>9.3f}")
     return "\n".join(lines)
 

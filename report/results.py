@@ -33,7 +33,7 @@ def strip_of(model, dataset, index, said, right, device):
         view[name] = item[name][middle][None]     # a batch of one
 
     maps = {}
-    if hasattr(model, "attention_maps") and model.video is not None:
+    if hasattr(model, "attention_maps") and model.config.video:
         batch = {name: x.to(device) for name, x in view.items()}
         batch["label"] = item["label"][None].to(device)
         for name, x in model.attention_maps(batch).items():

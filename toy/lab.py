@@ -4,7 +4,8 @@
     python -m toy.lab table5 --seeds 3 --epochs 4     any flag of train.py may follow
 
 Rows of one model share its runs, other tables' included. What is done is not done again, but for
---fresh; a run that was cut goes on. Results: out/lab/table5.md, .csv and .png.
+--fresh; a run that was cut goes on. Results: out/lab/table5.html, a page whose seeds lead to the
+pages of their runs, .md, .csv and .png.
 
 part                                        here          tests/test_lab.py
 which runs a table needs, which are there   plan_runs     test_lab
@@ -25,6 +26,7 @@ import train
 from eval import as_json
 from report.draw import draw_bars
 from report.log import Log
+from report.page import LabRow, lab_page
 from support.checks import unknown_name
 from support.files import atomic
 from support.settings import Parser
@@ -104,7 +106,7 @@ def lab(table, seeds, folder, flags, fresh=False):
         # After each run, so that a lab that takes a night can be looked at in the evening.
         found[trial.row].append(100 * trial.metrics["top1"])
         write_table(folder, table, found)
-    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
+    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.html, .png, .csv, .md")
 
 
 @dataclass
@@ -139,8 +141,25 @@ def order_of(results, key):
     return " > ".join(result.name for result in ranked)
 
 
+def page_of(folder, table, results):
+    """The table as a page, each seed a link to the page of its run, where that is there."""
+    shared = first_of_model()
+    rows = []
+    for result in results:
+        run = shared[f"{table}/{result.name}"].replace("/", "-")
+        pages = []
+        for seed in range(len(result.tops)):
+            place = f"{run}/seed{seed}/report.html"
+            pages.append(place if (folder / place).exists() else "")
+        rows.append(LabRow(result.name, result.what, result.paper, result.tops, pages))
+    remarks = (f"Order of the paper: {order_of(results, lambda r: r.paper)}.",
+               f"Order here: {order_of(results, lambda r: r.mean)}.")
+    return lab_page(table, "the toy benchmark", rows, remarks)
+
+
 def write_table(folder, table, found):
-    """found: row -> top-1 of its seeds in % -> <table>.csv, .md and .png, each whole or not."""
+    """found: row -> top-1 of its seeds in % -> <table>.html, .csv, .md and .png, each whole or not.
+    """
     results = []
     for name, tops in found.items():
         if tops:
@@ -166,6 +185,9 @@ def write_table(folder, table, found):
         for r in results:
             each = " ".join(str(top) for top in r.tops)
             writer.writerow((r.name, r.what, r.paper, r.mean, r.spread, each))
+
+    with atomic(folder / f"{table}.html") as part:
+        part.write_text(page_of(folder, table, results), encoding="utf-8")
 
     bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
     draw_bars(bars, folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
