@@ -232,7 +232,7 @@ def cost_table(rows):
 @dataclass(frozen=True)
 class CostConfig:
     """Which models are counted. Without both, the one that the model flags describe."""
-    table: Annotated[str, "all rows of a table: 4 to 9"] = ""
+    table: Annotated[str, "all rows of a table: 4 to 9, or readings"] = ""
     row: Annotated[str, "one row, as table5/no-p2v"] = ""
 
 
@@ -255,9 +255,10 @@ def chosen_rows(cfg, model_cfg):
         name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
         return {name: (model_cfg, ROWS.get(cfg.row))}
 
-    table = f"table{cfg.table}"
-    if table not in TABLES:
-        raise unknown_name("table", cfg.table, [name.removeprefix("table") for name in TABLES])
+    names = {name.removeprefix("table"): name for name in TABLES}
+    if cfg.table not in names:
+        raise unknown_name("table", cfg.table, names)
+    table = names[cfg.table]
     rows = {}
     for name, row in TABLES[table].items():
         rows[name] = (dataclasses.replace(model_cfg, **row.overrides), row)
