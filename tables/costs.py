@@ -92,7 +92,8 @@ def watch(owner, method, name, ledger, memo):
     def measured(*args, **kwargs):
         args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
         shapes = tuple(x.shape for x in args if isinstance(x, torch.Tensor))
-        key = (build, *shapes, str(kwargs))
+        switches = tuple(x for x in args if isinstance(x, (bool, int)))
+        key = (build, shapes, switches, str(kwargs))
         if key not in memo:
             with FlopCounterMode(display=False) as counter:
                 result = run(*args, **kwargs)

@@ -677,6 +677,24 @@ def test_forward_is_fig_2():
         close(got[name], value, 1e-5)
 
 
+def test_what_the_video_sees_trains_the_pose_tower():
+    """M is not cut off from the gradient (D3), nor is either side of Eq. (3) (D8)."""
+    model, batch = stir(model_of()), batch_of()
+    features = model(batch)
+    features["video"].sum().backward(retain_graph=True)
+    assert all(p.grad.any() for p in model.pose.blocks[0].parameters())
+    for name in ("video", "pose"):
+        before, after = features[f"{name}_before"], features[name]
+        assert all(x.any() for x in torch.autograd.grad(nt_xent(before, after, 0.1), (before, after)))
+
+
+def test_words_of_the_prompt_are_words():
+    """D11: what a prompt adds to a label is masked as little as the label."""
+    bare, prompted = (model_of(texts=[text]).encode_texts()["word_mask"].sum()
+                      for text in ("somersault", "somersault, a video of action"))
+    assert prompted == bare + 5                          # a comma and four words
+
+
 @pytest.mark.parametrize("sgl", [True, False])
 def test_losses_are_put_together_as_printed(sgl):
     model, batch = stir(model_of(own_loss=0.3, sgl=sgl), std=0.1).eval(), batch_of(B=5)
