@@ -92,7 +92,8 @@ def watch(owner, method, name, ledger, memo):
     def measured(*args, **kwargs):
         args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
         shapes = tuple(x.shape for x in args if isinstance(x, torch.Tensor))
-        key = (build, *shapes, str(kwargs))
+        switches = tuple(x for x in args if isinstance(x, (bool, int)))
+        key = (build, shapes, switches, str(kwargs))
         if key not in memo:
             with FlopCounterMode(display=False) as counter:
                 result = run(*args, **kwargs)
@@ -237,7 +238,7 @@ def cost_table(rows):
 @dataclass(frozen=True)
 class CostConfig:
     """Which models are counted. Without both, the one that the model flags describe."""
-    table: Annotated[str, "all rows of a table: 4 to 9"] = ""
+    table: Annotated[str, "all rows of a table: 4 to 9, or readings"] = ""
     row: Annotated[str, "one row, as table5/no-p2v"] = ""
 
     def __post_init__(self):
@@ -263,9 +264,10 @@ def chosen_rows(cfg, model_cfg):
         name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
         return {name: (model_cfg, ROWS.get(cfg.row))}
 
-    table = f"table{cfg.table}"
-    if table not in TABLES:
-        raise unknown_name("table", cfg.table, [name.removeprefix("table") for name in TABLES])
+    names = {name.removeprefix("table"): name for name in TABLES}
+    if cfg.table not in names:
+        raise unknown_name("table", cfg.table, names)
+    table = names[cfg.table]
     rows = {}
     for name, row in TABLES[table].items():
         rows[name] = (dataclasses.replace(model_cfg, **row.overrides), row)

@@ -677,6 +677,24 @@ def test_forward_is_fig_2():
         close(got[name], value, 1e-5)
 
 
+def test_what_the_video_sees_trains_the_pose_tower():
+    """M is not cut off from the gradient (D3), nor is either side of Eq. (3) (D8)."""
+    model, batch = stir(model_of()), batch_of()
+    features = model(batch)
+    features["video"].sum().backward(retain_graph=True)
+    assert all(p.grad.any() for p in model.pose.blocks[0].parameters())
+    for name in ("video", "pose"):
+        before, after = features[f"{name}_before"], features[name]
+        assert all(x.any() for x in torch.autograd.grad(nt_xent(before, after, 0.1), (before, after)))
+
+
+def test_words_of_the_prompt_are_words():
+    """D11: what a prompt adds to a label is masked as little as the label."""
+    bare, prompted = (model_of(texts=[text]).encode_texts()["word_mask"].sum()
+                      for text in ("somersault", "somersault, a video of action"))
+    assert prompted == bare + 5                          # a comma and four words
+
+
 @pytest.mark.parametrize("sgl", [True, False])
 def test_losses_are_put_together_as_printed(sgl):
     model, batch = stir(model_of(own_loss=0.3, sgl=sgl), std=0.1).eval(), batch_of(B=5)
@@ -989,9 +1007,18 @@ def test_rows_are_the_papers():
     changed = lambda name, value: (value if name == "sim" else [name] if value is False else
                                    [value] * (value is not True))
     rows = {name: ({word for item in row.overrides.items() for word in changed(*item)}, row.top1)
-            for name, row in ROWS.items()}
+            for name, row in ROWS.items() if not name.startswith("readings/")}
     assert rows == {f"{t}/{name}": (set(words.split()), top1)
                     for t, found in table.items() for name, (words, top1) in found.items()}
+
+
+def test_rows_of_readings_are_no_rows_of_the_paper():
+    """What our own table changes, and that no figure of the paper stands beside it."""
+    ours = {name.removeprefix("readings/"): row for name, row in ROWS.items() if "table" not in name}
+    assert {name: row.overrides for name, row in ours.items()} == {
+        "pevl": {}, "literal-mask": {"literal_mask": True, "mask": "product"}, "mask-log": {"mask": "log"},
+        "p2v-block": {"p2v_kind": "block"}, "v2p-group": {"v2p_group": True}}
+    assert {(row.top1, row.gmacs, row.tunable_m) for row in ours.values()} == {(None, None, None)}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -1012,7 +1039,7 @@ def test_row_trains_and_differs_only_where_it_must(name):
                 "projection": c.fusion == "concat" or not c.text, "logit_scale": c.text}
     assert top(model) == {part for part, on in expected.items() if on}
     full = model_of().trainable_state()
-    allowed = ("projection", "pose.heatmaps")
+    allowed = ("projection", "pose.heatmaps", "p2v.gate")
     assert all(n in full or n.startswith(allowed) for n in model.trainable_state())
 
 

@@ -114,7 +114,7 @@ class Result:
     """A row of the printed table."""
     name: str
     what: str
-    paper: float                                  # top-1 in %, on Diving48
+    paper: float | None                           # top-1 in %, on Diving48; None: no row of it
     tops: list                                    # top-1 in % of each seed, here
 
     @property
@@ -171,10 +171,12 @@ def write_table(folder, table, found):
              "|---|---|---|---|---|"]
     for r in results:
         each = " ".join(f"{top:.1f}" for top in r.tops)
-        lines.append(f"| `{r.name}` | {r.what} | {r.paper} | {r.said} | {each} |")
-    lines += ["",
-              f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ",
-              f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
+        printed = "-" if r.paper is None else r.paper
+        lines.append(f"| `{r.name}` | {r.what} | {printed} | {r.said} | {each} |")
+    lines.append("")
+    if any(r.paper is not None for r in results):
+        lines.append(f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ")
+    lines += [f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
     with atomic(folder / f"{table}.md") as part:
         part.write_text("\n".join(lines))
 
