@@ -18,6 +18,9 @@ there. A box is x0, y0, x1, y1, in the same pixels.
     python pose.py extract VIDEO_OR_DIR --out DIR/poses
     python pose.py import pyskl diving48_hrnet.pkl --out DIR/poses
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import argparse
 import csv
 import importlib
@@ -42,8 +45,11 @@ from PIL import Image, ImageDraw
 from published.hrnet import WEIGHTS, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
 from support.checks import unknown_name
+from support.commands import run_command
 from support.files import atomic, zip_bomb
+from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
+from support.video import BROKEN, open_video
 
 # ---- Joint sets --------------------------------------------------------------------------------
 
@@ -374,9 +380,7 @@ class Video:
         width = None
         height = None
         try:
-            # The whole path: FFmpeg would read a relative "a:b.mp4" as an address.
-            with av.open(os.path.abspath(self.path)) as container:
-                stream = container.streams.video[0]
+            with open_video(self.path) as (container, stream):
                 stream.thread_type = "AUTO"
                 self.rate = stream.average_rate or 25
 
@@ -393,8 +397,8 @@ class Video:
                     yield image
 
             if not self.times:
-                raise IndexError("it holds no frame")
-        except (av.error.FFmpegError, IndexError, OSError) as error:
+                raise ValueError("it holds no frame")
+        except BROKEN as error:
             raise BrokenClip(f"cannot decode {self.path}: {error}. Expected a whole video file. "
                              "Fetch it again.") from error
 
@@ -596,6 +600,9 @@ def detect_people(frames, device):
     return boxes
 
 
+MOST_FRAMES = 10 ** 7                             # of a video: four days
+
+
 @lru_cache(maxsize=1)
 def read_boxes(path):
     """csv clip,frame,x0,y0,x1,y1[,score] -> {clip: list of arrays (n, 5)}, one for each frame.
@@ -603,18 +610,25 @@ def read_boxes(path):
     frame counts from 0, a frame may have several rows or none, the score is 1 where it is not
     given. A list ends with the clip's last box. Raises ValueError, with the line, for a bad row.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of boxes {path}. Expected a csv. Check --boxes.")
+
     clips = {}                                    # clip -> {frame: list of boxes}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
-        for row in rows:
-            try:
+        row = {}
+        try:
+            for row in rows:
                 row["score"] = row.get("score") or 1
                 box = [float(row[key]) for key in ("x0", "y0", "x1", "y1", "score")]
+                frame = int(row["frame"])
+                if not np.isfinite(box).all() or not 0 <= frame <= MOST_FRAMES:
+                    raise ValueError(f"frame {frame}")
                 frames = clips.setdefault(row["clip"], {})
-                frames.setdefault(int(row["frame"]), []).append(box)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {rows.line_num}: {dict(row)}. Expected numbers for "
-                                 "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
+                frames.setdefault(frame, []).append(box)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {rows.line_num}: {str(row)[:200]}. Expected numbers in "
+                             "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
 
     lists = {}
     for clip, frames in clips.items():
@@ -698,9 +712,9 @@ def import_clip(public):
             joints=JOINT_SETS[public.joints].names,
             extractor=public.origin,
         )
-    except BrokenClip:                            # it says already what is wrong
+    except (BrokenClip, MemoryError):             # the first says already what is wrong
         raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:                    # foreign values are wrong in every way
         raise BrokenClip(f"bad entry of {public.source}: {error!r}. Expected joints of persons in "
                          "frames. Fetch it again.") from error
 
@@ -863,9 +877,19 @@ def run_import(importer, path, out, overwrite, keypoints, size, videos, first):
     run_jobs(jobs, total, out, overwrite)
 
 
+def whole_number(low):
+    """The reader of a flag that takes a whole number from `low` up, for argparse."""
+    def read(word):
+        if not re.fullmatch(r"\d{1,9}", word, re.ASCII) or int(word) < low:
+            raise argparse.ArgumentTypeError(f"{word[:80]!r}. Expected a whole number from {low} "
+                                             "up. See --help.")
+        return int(word)
+    return read
+
+
 def build_parser():
     """The command line: `extract` and `import`, each with its flags."""
-    parser = argparse.ArgumentParser("pose.py", description="Pose files of videos or public files.")
+    parser = Parser("pose.py", allow_abbrev=False, description="Pose files of videos or public files.")
     commands = parser.add_subparsers(dest="command", required=True)
     style = argparse.ArgumentDefaultsHelpFormatter
 
@@ -885,7 +909,7 @@ def build_parser():
                       help="hrnet: csv of clip,frame,x0,y0,x1,y1[,score], frames from 0")
     grab.add_argument("--flip", default=True, action=argparse.BooleanOptionalAction,
                       help="hrnet: mean with the mirrored crop")
-    grab.add_argument("--batch", default=8, type=int,
+    grab.add_argument("--batch", default=8, type=whole_number(1),
                       help="hrnet: crops at a time, with --boxes or --detector torchvision")
     grab.add_argument("--device", default="",
                       help="hrnet: cpu, cuda, cuda:1; empty: CUDA where there is one")
@@ -901,7 +925,7 @@ def build_parser():
                            "number")
     take.add_argument("--size", default="",
                       help="openpose, alphapose: HxW of the frames, where there are no videos")
-    take.add_argument("--first", default=0, type=int,
+    take.add_argument("--first", default=0, type=whole_number(0),
                       help="alphapose: number in the name of a clip's first picture")
 
     for command in (grab, take):
@@ -911,18 +935,12 @@ def build_parser():
 
 
 def main(argv=None):
-    """The command line; a user's mistake ends it with one line on stderr and exit code 2."""
+    """The command line -> exit code; a mistake is one line on stderr and 2."""
     options = vars(build_parser().parse_args(argv))
-    command = options.pop("command")
-    try:
-        if command == "extract":
-            run_extract(**options)
-        else:
-            run_import(**options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    jobs = {"extract": run_extract, "import": run_import}
+    job = jobs[options.pop("command")]
+    return run_command(partial(job, **options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,6 +5,7 @@ settings.py     dataclasses as a command line
 files.py        files written whole or not at all, locks, bombs
 shapes.py       values of foreign files against the shape that is expected
 checkpoints.py  what a run saves
+commands.py     how a command ends; interrupt.py, while it starts
 processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed
 sampling.py     which moments of a clip are looked at

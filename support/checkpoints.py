@@ -39,7 +39,7 @@ PARTS = {
     "joints": int,
     "versions": dict,
 }
-MOST_JOINTS = 1000                                # far beyond any skeleton: whole-body sets have 133
+MOST_JOINTS = 1000                                # whole-body sets have 133
 
 
 def fingerprint(state):

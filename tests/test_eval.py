@@ -236,7 +236,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eval")
     root = write_tree(folder / "data")
     assert train.main(["--data", "diving48", "--root", str(root), "--backbone", "tiny", "--out", str(folder / "out" / "run"),
-                       "--epochs", "1", "--batch", "3", "--lr", "1e-3", *SMALL]) == 0
+                       "--epochs", "1", "--warmup", "0", "--batch", "3", "--lr", "1e-3", *SMALL]) == 0
     return types.SimpleNamespace(root=root, out=folder / "out", run=folder / "out" / "run", folder=folder)
 
 
