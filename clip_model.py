@@ -637,10 +637,11 @@ def load_clip(name_or_path, image_size=None, backbone=None, quick_gelu=True):
 def _existing_file(name_or_path):
     """The path of a file of weights, or an error that knows whether a name or a file was meant."""
     path = Path(name_or_path)
+    if not path.suffix and not path.exists():
+        raise unknown_name("backbone", name_or_path, BACKBONES)
     if not path.is_file():
-        near = unknown_name("backbone", name_or_path, BACKBONES)
-        raise FileNotFoundError(f"no file of weights {path}, and as a name: {near} Or check the "
-                                "path of CLIP's checkpoint (--clip FILE).")
+        raise FileNotFoundError(f"no file of weights {path}. Expected a checkpoint of CLIP. Check "
+                                f"the path, or name one of {', '.join(BACKBONES)}.")
     return path
 
 

@@ -527,7 +527,7 @@ def read_command(argv):
 
 
 def refuse_other_sizes(data_cfg, saved, path):
-    """ValueError for a number of frames or pixels that is not the one that the model was built for."""
+    """ValueError for a number of frames or pixels that the model was not built for."""
     for name in ("pose_frames", "video_frames", "image_size"):
         here = getattr(data_cfg, name)
         there = saved["config"].get(name, here)

@@ -889,7 +889,8 @@ def whole_number(low):
 
 def build_parser():
     """The command line: `extract` and `import`, each with its flags."""
-    parser = Parser("pose.py", allow_abbrev=False, description="Pose files of videos or public files.")
+    about = "Pose files of videos or public files."
+    parser = Parser("pose.py", allow_abbrev=False, description=about)
     commands = parser.add_subparsers(dest="command", required=True)
     style = argparse.ArgumentDefaultsHelpFormatter
 

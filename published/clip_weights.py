@@ -310,8 +310,8 @@ class _Archive(pickle._Unpickler):
     Such an archive is a zip file: data.pkl says which module has which attributes, data/0, data/1
     and so on are the numbers, code/ is a program. torch.load(weights_only=True) refuses it, and
     torch.jit.load would compile the program. Here data.pkl is read with the few names below, which
-    is all that tensors need. A pickle can act only through names, so any other is refused. (Python's
-    own reader in Python: ten bytes can make the one in C ask for gigabytes.)
+    is all that tensors need. A pickle can act only through names, so any other is refused.
+    (Python's own reader in Python: ten bytes can make the one in C ask for gigabytes.)
     """
 
     KNOWN = {

@@ -366,7 +366,7 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     assert "torn" in error("--ckpt", "torn.pt")
     run = str(trained.run)
     assert "which is pevl on diving48 and tiny" in error("--ckpt", run, "--backbone", "ViT-B/16")
-    assert "--views 0" in error("--ckpt", run, "--views", "0")
+    assert "unknown --views '0'. Expected one of 1, 3" in error("--ckpt", run, "--views", "0")
     assert "--views" in error("--ckpt", run, "--veiws", "3")
     for flags, expected in ((["--ckpt", run, "--row", "table5/no-p2v"], "--row without --ckpt"),
                             (["--ckpt", run, "--model", "clip"], "--model alone"),

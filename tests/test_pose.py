@@ -622,7 +622,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         )
     table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
     pose.read_boxes.cache_clear()
-    with pytest.raises(ValueError, match="line 2.*Expected numbers for"):
+    with pytest.raises(ValueError, match="line 2.*Expected numbers in"):
         pose.read_boxes(str(table))
 
 
