@@ -19,6 +19,7 @@ check_fields  | a config against its fields' types and ranges     | test_fields_
 """
 import argparse
 import math
+import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -100,10 +101,14 @@ def flag_of(name):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, `error: ...`, and name the nearest flag."""
+    """argparse whose errors are one line, `error: ...`, in three parts, and name the nearest flag."""
 
     def error(self, message):
-        self.exit(2, f"error: {message}\n")
+        text = str(message)
+        if "Expected" not in text:                # argparse's own words
+            text += ". Expected the words and flags of --help. Run it with --help."
+        text = re.sub(r"(\S{80})\S{300,}", r"\1...", text)
+        self.exit(2, f"error: {text}\n")
 
     def parse_args(self, args=None, namespace=None):
         values, rest = self.parse_known_args(args, namespace)
