@@ -527,7 +527,11 @@ def read_command(argv):
 
 
 def refuse_other_sizes(data_cfg, saved, path):
-    """ValueError for a number of frames or pixels that the model was not built for."""
+    """ValueError for a number of frames or pixels that the model was not built for.
+
+    How clips are read may differ from training (--flip, --root, --views), but a tower has a
+    position for each frame and for each patch, and the text of the error would come from its depth.
+    """
     for name in ("pose_frames", "video_frames", "image_size"):
         here = getattr(data_cfg, name)
         there = saved["config"].get(name, here)

@@ -24,12 +24,10 @@ if __name__ == "__main__":                        # before PyTorch, which takes 
 import argparse
 import csv
 import importlib
-import math
 import os
 import re
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -44,9 +42,10 @@ from PIL import Image, ImageDraw
 
 from published.hrnet import WEIGHTS, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
+from support.arrays import BadArrays, read_npz
 from support.checks import unknown_name
 from support.commands import run_command
-from support.files import atomic, zip_bomb
+from support.files import atomic
 from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
 from support.video import BROKEN, open_video
@@ -120,6 +119,11 @@ def joint_set(names):
 
 # One file for each clip, whoever found the joints: training opens what it needs and nothing else,
 # and a run that was cut off goes on where it stopped.
+
+# A million frames of 17 joints are 212 MB, and packed they may be small: joints that stand still
+# pack a thousand times. So the limit is one of what is unpacked, whatever the file's own size.
+MOST_UNPACKED = 2 ** 28                           # bytes
+MOST_NAMES = 1000                                 # joints; whole-body sets have 133
 
 REMAKE = "Make it: `python pose.py extract|import ... --overwrite`."
 
@@ -200,64 +204,17 @@ def read_pose(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"no pose file {path}. Expected one per clip. {REMAKE}")
 
+    few = {"joints": MOST_NAMES, "size": MOST_NAMES, "extractor": MOST_NAMES}
+    most_of = {one.name: few.get(one.name) for one in fields(PoseClip)}
     try:
-        with zipfile.ZipFile(path) as archive:
-            values = read_arrays(archive)
-        clip = PoseClip(**values)
-    except BrokenClip as fault:                   # in our words
-        reason = fault
-    # A cut zip, another file, numbers that are texts ... NumPy's own words are not shown: they
-    # advise to unpack Python objects.
-    except Exception as error:
-        reason = f"its bytes are damaged or of another kind ({type(error).__name__})"
+        clip = PoseClip(**read_npz(path, MOST_UNPACKED, most_of))
+    except BadArrays as error:
+        reason = error
+    except Exception as error:                    # texts where numbers should be, and the like
+        reason = f"its arrays are of another kind ({type(error).__name__})"
     else:
         return clip.check(path)
     raise ValueError(f"bad pose file {path}: {reason}. Expected arrays. {REMAKE}")
-
-
-# A million frames of 17 joints are 212 MB, and packed they may be small: joints that stand still
-# pack a thousand times. So the limit is one of what is unpacked, whatever the file's own size.
-MOST_UNPACKED = 2 ** 28                           # bytes
-MOST_NAMES = 1000                                 # joints
-
-
-def read_arrays(archive):
-    """The arrays of a pose file, an open ZipFile -> dict of PoseClip's fields.
-
-    What is in it is held against the limits before it is unpacked: first what the zip's directory
-    says, then what each array's head says, for NumPy makes room by the head alone. Raises
-    BrokenClip where a field is missing, too large or of Python objects, anything for broken bytes.
-    """
-    bomb = zip_bomb(archive, MOST_UNPACKED)
-    if bomb:
-        raise BrokenClip(bomb)
-
-    values = {}
-    for one in fields(PoseClip):
-        member = f"{one.name}.npy"
-        if member not in archive.namelist():
-            raise BrokenClip(f"there are no {one.name} in it")
-        with archive.open(member) as file:
-            shape, dtype = array_head(file)
-        if dtype.hasobject:
-            raise BrokenClip(f"its {one.name} are Python objects, which are not unpacked")
-        if math.prod(shape) * dtype.itemsize > archive.getinfo(member).file_size:
-            raise BrokenClip(f"its {one.name} {shape} claim more than the file holds")
-        if one.name in ("joints", "size", "extractor") and math.prod(shape) > MOST_NAMES:
-            raise BrokenClip(f"its {one.name} are {math.prod(shape)}, and {MOST_NAMES} at most")
-        with archive.open(member) as file:
-            values[one.name] = np.lib.format.read_array(file, allow_pickle=False)
-    return values
-
-
-def array_head(file):
-    """The head of a .npy file that is open at its start -> shape, dtype; ValueError if none."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    return shape, dtype
 
 
 def write_pose(path, keypoints, scores, size, times, joints, extractor=""):

@@ -107,6 +107,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+        # The cosine begins where the warm-up ends: it would never begin.
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup {self.warmup:g} beside --epochs {self.epochs}. Expected a "
                              "warm-up that ends before the training does. Lower --warmup.")
@@ -643,7 +645,11 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
 
 
 def refuse_blind_towers(data_cfg, model_cfg):
-    """ValueError where a tower is to learn from what is not read: black frames, or no joints."""
+    """ValueError where a tower is to learn from what is not read: black frames, or no joints.
+
+    The presets (tables/rows.py) read what the model looks at; a flag can undo that by mistake, and
+    such a run would train without a word.
+    """
     looks = {"pevl": (model_cfg.video, model_cfg.pose), "aim": (True, False)}
     video, pose = looks.get(model_cfg.model, (False, False))
     if video and not data_cfg.read_video:
@@ -655,7 +661,11 @@ def refuse_blind_towers(data_cfg, model_cfg):
 
 
 def refuse_too_much(cfg, data_cfg, processes):
-    """ValueError where one batch of frames is more than this machine's memory holds."""
+    """ValueError where one batch of frames is more than this machine's memory holds.
+
+    Said before anything is allocated: a system that runs out of memory kills the process, or
+    another one, without a reason that a person could read.
+    """
     need = cfg.batch / processes * data_cfg.clip_bytes                    # one byte a colour
     need *= 1 + 4 / cfg.accumulate                # and a part of the batch as float32
     memory = math.inf

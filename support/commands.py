@@ -1,6 +1,6 @@
 """How every command ends: its exit code, and one line for what a person has to know.
 
-here        | what it promises                                       | tests/test_support.py
+here        | what it promises                                       | tests/test_robustness.py
 run_command | a mistake is a line `error: ...`, a Ctrl-C is one, too | test_errors_begin_alike_*
 """
 import os

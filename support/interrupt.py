@@ -7,7 +7,7 @@ in them. So each command begins, above its other imports, with
         import support.interrupt
 
 Whoever imports the file is not touched. Once the command runs, support/commands.py takes over.
-tests/test_support.py: test_ctrl_c_during_the_start
+tests/test_robustness.py: test_ctrl_c_during_the_start
 """
 import os
 import sys

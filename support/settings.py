@@ -11,11 +11,11 @@ A number's range stands there as well: `Annotated[int, "passes", Range(1, 1000)]
 compares all fields of a config with their types and ranges; every dataclass calls it first in its
 `__post_init__`, so that a config made in Python is held to the same as one of a command line.
 
-here          | what it does                                      | tests/test_support.py
-build_configs | argv -> one instance of each dataclass            | test_bridge_*
-Parser        | argparse with errors that name the nearest flag   | test_bridge_errors_*
-Range         | the numbers that make sense                       | test_range_*
-check_fields  | a config against its fields' types and ranges     | test_fields_*
+here          | what it does                                 | tests
+build_configs | argv -> one instance of each dataclass       | test_support.py: test_bridge_*
+Parser        | argparse with errors that name a near flag   | test_support.py: test_bridge_errors_*
+Range         | the numbers that make sense                  | test_robustness.py: test_range_*
+check_fields  | a config against its fields' types, ranges   | test_robustness.py: test_fields_*
 """
 import argparse
 import math
@@ -101,7 +101,7 @@ def flag_of(name):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, `error: ...`, in three parts, and name the nearest flag."""
+    """argparse whose errors are one line, `error: ...`, in three parts; a near flag is named."""
 
     def error(self, message):
         text = str(message)

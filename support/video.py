@@ -7,9 +7,11 @@ times cannot be trusted, everything in order. Files of other people are also bro
 whatever FFmpeg can make of one is an error of `BROKEN`, and what is no regular file, such as a pipe
 that never ends, is not opened.
 
+`open_video`, through which pose.py looks at videos too, also refuses frames of absurd sizes
+(tests/test_robustness.py: test_open_video_*).
+
 here       | what it promises                                      | tests/test_data.py
 decode     | the frames that decoding everything would give        | test_decode_*
-open_video | one regular file, of frames of a usable size          | test_open_video_*
 Span       | a clip inside a longer file                           | test_decode_span_equals_slice
 BROKEN     | what a strange or damaged file can raise              | test_decode_names_the_fault
 

@@ -354,7 +354,7 @@ def video_seeds(folder):
                 continue
             name = f"{codec}-{'-'.join(extra) or 'plain'}{ending}"
             with contextlib.suppress(Exception):  # a codec that this FFmpeg cannot write
-                options = {"pix_fmt": "yuvj420p"} if codec == "mjpeg" else {}
+                options = {"strict": "unofficial"} if codec == "mjpeg" else {}
                 seeds[name] = trees.write_video(folder / name, codec=codec, options=options, **extra).read_bytes()
     return seeds
 
