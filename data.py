@@ -23,6 +23,9 @@ is converted to; n the frames of a clip, r the rows of its pose file.
     python data.py layout NAME                       the folders that a data set needs
     python data.py check NAME --root DIR [--full]    what is wrong with a download
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import contextlib
 import gc
 import math
@@ -46,6 +49,7 @@ from published.annotations import (Clip, Source, diving_text, read_custom, read_
                                    read_haa500, read_hmdb51, read_index, read_k400,
                                    read_smarthome, read_ucf101)
 from support.checks import unknown_name
+from support.commands import run_command
 from support.sampling import nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
@@ -889,6 +893,16 @@ def check(cfg, full):
     return all_fine
 
 
+def tell_check(cfg, full):
+    """`check`, and in words what follows from it -> exit code."""
+    if not check(cfg, full):
+        print("training would fail: more than 1 % of the clips are lost (--allow-broken goes on "
+              "without them)")
+        return 1
+    print("training would work")
+    return 0
+
+
 def add_arguments(parser):
     """The words of the command line that are no settings."""
     parser.add_argument("command", choices=["check", "layout"], help="what to do")
@@ -911,17 +925,7 @@ def main(argv=None):
         print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n{tree}")
         return 0
 
-    try:
-        is_fine = check(cfg, ask.full)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not is_fine:
-        print("training would fail: more than 1 % of the clips are lost (--allow-broken goes on "
-              "without them)")
-        return 1
-    print("training would work")
-    return 0
+    return run_command(tell_check, cfg, ask.full)
 
 
 if __name__ == "__main__":

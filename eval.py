@@ -25,6 +25,9 @@ Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import dataclasses
 import itertools
 import json
@@ -53,7 +56,8 @@ from report.results import write_results
 from report.text import summary, with_progress
 from support.checks import unknown_name
 from support.checkpoints import fingerprint, read_checkpoint
-from support.processes import choose_device, join_world, leave_world, reseed
+from support.commands import run_command
+from support.processes import choose_device, join_world, reseed
 from support.settings import Range, build_configs, check_fields
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
@@ -125,9 +129,11 @@ def load_trunk(model_cfg):
 def saved_config(path):
     """The settings of the run that a checkpoint belongs to, as far as its config.json is there."""
     about = path.with_name("config.json")
-    if not about.exists():
-        return {}
-    return json.loads(about.read_text()).get("config", {})
+    try:
+        config = json.loads(about.read_text("utf-8"))["config"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return {}                                 # none, or one that somebody has edited
+    return config if isinstance(config, dict) else {}
 
 
 def find_checkpoint(row="", out="out"):
@@ -177,6 +183,14 @@ def rebuild(saved, clip_path=""):
     model = build_model(config, clip, saved["texts"], saved["joints"])
     model.load_trainable_state(saved["model"])
     return model.eval()
+
+
+def rebuild_from(path, saved, clip_path):
+    """`rebuild`, whose errors name the checkpoint: its settings can be as wrong as its weights."""
+    try:
+        return rebuild(saved, clip_path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def check_data(dataset, saved):
@@ -630,7 +644,24 @@ def read_command(argv):
         raise ValueError(f"--backbone {cfg.backbone} beside {opened['path']}, which is "
                          f"{trained['model']} on {trained['data']} and {trained['backbone']}. "
                          "Expected --backbone with --model alone. Leave it out.")
+    if saved:
+        refuse_other_sizes(data_cfg, saved, opened["path"])
     return cfg, data_cfg, opened["path"], saved
+
+
+def refuse_other_sizes(data_cfg, saved, path):
+    """ValueError for a number of frames or pixels that the model was not built for.
+
+    How clips are read may differ from training (--flip, --root, --views), but a tower has a
+    position for each frame and for each patch, and the text of the error would come from its depth.
+    """
+    for name in ("pose_frames", "video_frames", "image_size"):
+        here = getattr(data_cfg, name)
+        there = saved["config"].get(name, here)
+        if here != there:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} {here} beside {path}, which was trained with {there}. "
+                             "Expected the checkpoint's own. Leave the flag out.")
 
 
 def model_without_run(cfg, data_cfg, dataset):
@@ -703,7 +734,7 @@ def run(argv):
     precision = choose_precision(cfg.precision, world.device)
 
     if saved:
-        model = rebuild(saved, cfg.clip).to(world.device)
+        model = rebuild_from(path, saved, cfg.clip).to(world.device)
     if cfg.video:
         labeller = labeller_of(model, path, saved, data_cfg, read_texts(cfg.texts))
         labeller.folder = Path(cfg.out or "out/videos") / "poses"
@@ -750,14 +781,12 @@ def run(argv):
 
 
 def main(argv=None):
-    try:
-        run(sys.argv[1:] if argv is None else argv)
-    except (ValueError, OSError) as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    finally:
-        leave_world()
-    return 0
+    argv = sys.argv[1:] if argv is None else argv
+
+    def job():
+        run(argv)
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

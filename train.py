@@ -22,6 +22,9 @@ kind of training is a `Job`; the toy's pretraining of a CLIP (toy/stills.py) is 
 
 B: clips of the global batch. Features: dicts of tensors with a leading B.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import dataclasses
 import hashlib
 import json
@@ -43,7 +46,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from clip_model import Attention
-from data import Clips, DataConfig
+from data import Clips, DataConfig, shared_clips
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
 from report.draw import draw_curves
 from report.evidence import Evaluated, write_report
@@ -53,9 +56,10 @@ from report.results import write_results
 from report.text import summary
 from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_checkpoint,
                                  write_torch)
+from support.commands import run_command
 from support.files import atomic, lock
-from support.processes import (World, average_gradients, gather, join_world, leave_world,
-                               rank0_first, reseed)
+from support.processes import (World, average_gradients, gather, join_world, rank0_first,
+                               reseed)
 from support.settings import Range, build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -112,6 +116,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+        # The cosine begins where the warm-up ends: it would never begin.
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup {self.warmup:g} beside --epochs {self.epochs}. Expected a "
                              "warm-up that ends before the training does. Lower --warmup.")
@@ -569,12 +575,30 @@ def resume(run):
             run.log.say(f"note: continued with other settings (--force): {changed}")
 
         run.model.load_trainable_state(saved["model"])
-        run.optimizer.load_state_dict(saved["optimizer"])
-        run.scaler.load_state_dict(saved["scaler"])
+        load_optimizer(run, saved)
         run.at.update(saved["at"])
         run.log.say(f"continuing {run.folder}: epoch {run.at['epoch'] + 1}, batch "
                     f"{run.at['batch']}, step {run.at['step']} of {run.steps}")
     run.log.rewind(step=run.at["step"], epoch=run.at["measured"])
+
+
+def load_optimizer(run, saved):
+    """AdamW's moments and fp16's scale from a checkpoint; ValueError where they are not this run's.
+
+    PyTorch checks the number of parameters, and finds all else out at the next step.
+    """
+    try:
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.scaler.load_state_dict(saved["scaler"])
+        for group in run.optimizer.param_groups:
+            for p in group["params"]:
+                for name, x in run.optimizer.state[p].items():
+                    if name != "step" and x.shape != p.shape:
+                        raise ValueError(f"{name} of shape {tuple(x.shape)}")
+    except Exception as error:                    # a dict of a stranger is wrong in every way
+        raise ValueError(f"the optimizer in the checkpoint of {run.folder} is not of this run "
+                         f"({type(error).__name__}: {error}). Expected what train.py saved. Use "
+                         "an older checkpoint, or --fresh.") from None
 
 
 def set_aside(folder):
@@ -628,6 +652,8 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
                          "tiny CLIP is pretrained by `python -m toy.stills`.")
     world = join_world(cfg.device)
     precision = choose_precision(cfg.precision, world.device)
+    refuse_blind_towers(data_cfg, model_cfg)
+    refuse_too_much(cfg, data_cfg, world.size)
 
     data = rank0_first(world, lambda: job.open_split(data_cfg, "train", train=True))
     order = GlobalBatches(len(data), cfg.batch, cfg.seed, rank=world.rank, world=world.size,
@@ -670,6 +696,40 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
         close_folder(run)
         raise
     return run
+
+
+def refuse_blind_towers(data_cfg, model_cfg):
+    """ValueError where a tower is to learn from what is not read: black frames, or no joints.
+
+    The presets (tables/rows.py) read what the model looks at; a flag can undo that by mistake, and
+    such a run would train without a word.
+    """
+    looks = {"pevl": (model_cfg.video, model_cfg.pose), "aim": (True, False)}
+    video, pose = looks.get(model_cfg.model, (False, False))
+    if video and not data_cfg.read_video:
+        raise ValueError(f"--no-read-video beside --model {model_cfg.model} with its video tower, "
+                         "which would see black. Expected --no-video too. Add it.")
+    if pose and not data_cfg.read_poses:
+        raise ValueError(f"--no-read-poses beside --model {model_cfg.model} with its pose tower, "
+                         "which would see nobody. Expected --no-pose too. Add it.")
+
+
+def refuse_too_much(cfg, data_cfg, processes):
+    """ValueError where one batch of frames is more than this machine's memory holds.
+
+    Said before anything is allocated: a system that runs out of memory kills the process, or
+    another one, without a reason that a person could read.
+    """
+    need = cfg.batch / processes * data_cfg.clip_bytes                    # one byte a colour
+    need *= 1 + 4 / cfg.accumulate                # and a part of the batch as float32
+    memory = math.inf
+    if hasattr(os, "sysconf"):                    # not on Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need > memory:
+        raise ValueError(f"--batch {cfg.batch} with {data_cfg.video_frames} frames of "
+                         f"{data_cfg.image_size} pixels needs {need / 2 ** 30:.0f} GiB for the "
+                         f"frames alone. Expected less than this machine's {memory / 2 ** 30:.0f}. "
+                         "Lower --batch, --video-frames or --image-size.")
 
 
 def open_folder(run):
@@ -717,6 +777,8 @@ def introduce(run):
         rates = sums_of_rates(cfg, run.warmup_steps, run.steps)
         log.say(reach_table(run.model, rates, drawn=run.start == ""))
 
+    tell_shared(run)
+
     # Near 0, two texts look alike to the frozen CLIP, and Eq. (5) cannot tell them apart.
     discrepancy = getattr(run.model, "discrepancy", None)
     if config["sgl"] and discrepancy is not None and len(discrepancy) > 1:
@@ -724,6 +786,22 @@ def introduce(run):
         apart = discrepancy[~itself]
         log.say(f"text discrepancies of Eq. (5), 1 - cos: smallest {apart.min():.4f}, mean "
                 f"{apart.mean():.4f}, largest {apart.max():.4f}")
+
+
+def tell_shared(run):
+    """Say where clips that are measured on are trained on too: what is measured then is memory."""
+    if not isinstance(run.train_set, Clips):      # the stills are drawn, and never twice
+        return
+    splits = {run.cfg.eval_split: run.held_out}
+    if run.cfg.eval_split != "test":
+        with suppress(ValueError, OSError):       # a missing test split is for the end to report
+            splits["test"] = run.job.open_split(run.data_cfg, "test", train=False)
+
+    for split, other in splits.items():
+        shared = shared_clips(run.train_set, other)
+        if shared and split != "train":
+            run.log.say(f"note: {len(shared)} of {len(other)} {split} clips are in the training "
+                        f"list too: {', '.join(shared[:5])}. Results on them are worthless.")
 
 
 # ---- The loop ------------------------------------------------------------------------------------
@@ -907,23 +985,9 @@ def list_rows():
         print(f"{name:<20} paper {row.top1}  {row.what}: {flags}")
 
 
-def run_command(action):
-    """Call `action()`; mistakes of a person become one line on standard error. Gives the exit code."""
-    try:
-        action()
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as reason:
-        rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
-        advice = ""
-        if getattr(reason, "errno", None):        # the system's own words say no next step
-            advice = ". Expected files and folders open to us, and room. Check them."
-        print(f"\nerror{rank}: {reason}{advice}", file=sys.stderr)
-        return 2
-    finally:
-        leave_world()
-    return 0
+def finish_training(*configs):
+    """`train` as a command, which has an exit code and no metrics."""
+    train(*configs)
 
 
 def main(argv=None):
@@ -931,7 +995,7 @@ def main(argv=None):
     configs, args = settings(argv)
     if args.list_rows:
         return run_command(list_rows)
-    return run_command(lambda: train(*configs))
+    return run_command(finish_training, *configs)
 
 
 if __name__ == "__main__":

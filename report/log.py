@@ -81,10 +81,10 @@ class Log:
         if not path.exists():
             return []
         rows = []
-        for line in path.read_text().splitlines():
-            with suppress(json.JSONDecodeError):
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if row["kind"] in kinds:
+                if isinstance(row, dict) and row.get("kind") in kinds:
                     rows.append(row)
         return rows
 
@@ -116,9 +116,10 @@ def versions():
     found = {"python": sys.version.split()[0], "commit": ""}
     project = Path(__file__).resolve().parent.parent
     if (project / ".git").exists():
-        git = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], text=True,
-                             capture_output=True)
-        found["commit"] = git.stdout.strip()
+        with suppress(OSError, subprocess.TimeoutExpired):        # no git here, or a slow disk
+            git = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], text=True,
+                                 capture_output=True, timeout=10)
+            found["commit"] = git.stdout.strip()
     for name in ("torch", "numpy", "pillow", "av", "ftfy", "regex"):
         found[name] = importlib.metadata.version(name)
     return found

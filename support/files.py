@@ -1,10 +1,10 @@
 """Files on disk: written whole or not at all, locked while somebody works on them, and no bombs.
 
-here          | what it promises                                       | tests
-atomic        | a file appears under its name only when it is complete | test_support.py: test_atomic_*
-lock          | one process at a time, and the next one learns which   | test_support.py: test_lock_*
-zip_bomb      | what a zip unpacks to is known before it is unpacked   | test_clip_weights: test_a_bomb_*
-tensor_bomb   | tensors claim no more than their file holds            | test_clip_weights: test_tensors_*
+here        | what it promises                                     | tests
+atomic      | a file has its name only when it is complete         | test_support.py: test_atomic_*
+lock        | one process at a time, and the next one learns which | test_support.py: test_lock_*
+zip_bomb    | what a zip unpacks to is known before it is unpacked | test_clip_weights.py: test_a_*
+tensor_bomb | tensors claim no more than their file holds          | test_clip_weights.py: test_t*
 """
 import os
 from contextlib import contextmanager

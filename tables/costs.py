@@ -15,6 +15,9 @@ Tables 1 and 7 | M tunable parameters  | count_costs, TABLE1_M   | test_costs_of
 D20, D23 and D26 of the ledger (docs/ledger.md): where the paper's figures and a straight count
 differ, and how a text is counted.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import dataclasses
 import itertools
 import sys
@@ -30,6 +33,7 @@ from data import DATASETS
 from published.annotations import diving_text
 from report.text import align
 from support.checks import unknown_name
+from support.commands import run_command
 from support.settings import build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -277,12 +281,11 @@ def chosen_rows(cfg, model_cfg):
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     (cfg, model_cfg), _ = build_configs(argv, (CostConfig, PeVLConfig), presets, __doc__)
-    try:
+
+    def job():
         print(cost_table(chosen_rows(cfg, model_cfg)))
-    except ValueError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def wait(name, skip, dataset, root, *flags):
     """One epoch of train.py; the first `skip` steps, which wait for the workers to start, are left out."""
     script, out = Path(data.__file__).with_name("train.py"), root / "run"
     command = [sys.executable, script, "--data", dataset, "--root", root, "--out", out, *flags]
-    done = subprocess.run([*map(str, command), "--epochs", "1", "--log-every", "1"], capture_output=True, text=True)
+    done = subprocess.run([*map(str, command), "--epochs", "1", "--warmup", "0", "--log-every", "1"], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
     rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())

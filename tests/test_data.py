@@ -90,7 +90,7 @@ def test_two_steps_of_training(tree, name, tmp_path, monkeypatch):
         monkeypatch.setattr(train, picture, lambda *_: None)
     batch = len(Clips(cfg, "train", True)) // 2
     flags = ("--backbone tiny --image-size 40 --pose-frames 4 --video-frames 2 --adapter-ratio 0.25 --workers 0 "
-             f"--epochs 1 --log-every 1 --batch {batch} --data {name} --root {cfg.folder} --out {tmp_path}/out")
+             f"--epochs 1 --warmup 0 --log-every 1 --batch {batch} --data {name} --root {cfg.folder} --out {tmp_path}/out")
     assert train.main(flags.split()) == 0
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows][-2:] == ["epoch", "test"]

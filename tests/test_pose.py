@@ -622,7 +622,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         )
     table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
     pose.read_boxes.cache_clear()
-    with pytest.raises(ValueError, match="line 2.*Expected numbers for"):
+    with pytest.raises(ValueError, match="line 2.*Expected numbers in"):
         pose.read_boxes(str(table))
 
 
@@ -881,7 +881,7 @@ def test_mediapipe_finds_the_man_in_real_videos_and_training_reads_it(
         (tmp_path / f"cam0{i}.mp4").symlink_to(real_videos / f"cam0{i}.mp4")
         table += f"cam0{i}.mp4,a man seen from {'the front' if i < 3 else 'behind'},{split}\n"
     (tmp_path / "clips.csv").write_text(table)
-    small = "--backbone tiny --image-size 80 --video-frames 4 --pose-frames 8 --epochs 2".split()
+    small = "--backbone tiny --image-size 80 --video-frames 4 --pose-frames 8 --epochs 2 --warmup 1".split()
     command = [sys.executable, "train.py", "--data", "custom", "--root", tmp_path, *small]
     trained = subprocess.run(
         [*command, "--batch", "2", "--workers", "0", "--out", tmp_path / "run"],

@@ -548,7 +548,7 @@ def test_broken_clips(tree, tmp_path):
     ({"batch": 5, "accumulate": 2}, "Expected a multiple of 2, 16 at most"),
     ({"batch": 32}, "16 at most"),
     ({"precision": "bf16", "device": "cpu"}, "emulates it. Expected fp32"),
-    ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
+    ({"device": "cuda:77"}, "--device cuda:77 cannot be used"),
     ({"device": "gpu"}, "Expected auto, cpu, cuda"),
     ({"model": "clip"}, "nothing to train")])
 def test_user_errors(tree, tmp_path, changes, message):

@@ -11,6 +11,9 @@ part                                        here          tests/test_lab.py
 which runs a table needs, which are there   plan_runs     test_lab
 mean and spread beside the paper's figure   write_table   test_lab
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import csv
 import itertools
 import json
@@ -28,6 +31,7 @@ from report.draw import draw_bars
 from report.log import Log
 from report.page import LabRow, lab_page
 from support.checks import unknown_name
+from support.commands import run_command
 from support.files import atomic
 from support.settings import Parser
 from tables.rows import ROWS, TABLES
@@ -234,7 +238,7 @@ def main(argv=None):
         folder = Path(args.out or "out/lab")
         lab(table, seeds, folder, flags, fresh=args.fresh)
 
-    return train.run_command(job)
+    return run_command(job)
 
 
 if __name__ == "__main__":
