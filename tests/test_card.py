@@ -198,3 +198,49 @@ def test_the_watcher_sees_who_waits(monkeypatch, fault):
     monkeypatch.setattr(model.clip.visual, "read_out", lambda tokens: fault(read_out(tokens)))
     with pytest.raises(AssertionError, match="waits for the device|between host and device"):
         step_on_meta(model, monkeypatch)
+
+
+# ---- `bench.py gpu`, as far as it runs without a card --------------------------------------------
+
+def test_bench_gpu_says_that_there_is_no_card(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    bench.main(["gpu"])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and said[2].strip().startswith("not run: torch finds no CUDA card")
+
+
+def test_bench_gpu_measures_a_step_of_train_py(tree):
+    """The measuring code on the CPU with the smallest sizes, and the table's line that is made of it."""
+    small = SMALL | {"image_size": 80}
+    found = bench.measure_step(2, "cpu", "fp32", warm=1, steps=2, **small)
+    assert found["clips"] == 2 and found["clips_s"] == pytest.approx(2 / found["seconds"])
+    found["macs"] = bench.step_macs(2, **small)
+    assert found["macs"] == pytest.approx(2 * bench.step_macs(1, **small), rel=0.2)
+    rate = bench.card_matmul_rate("cpu", "fp32", n=64)
+    name = "ViT-L/14 `--grad-checkpointing`"
+    table = bench.card_table({name: found, "ViT-B/16": {"error": "out of memory"}}, rate, "this")
+    share = found["macs"] / found["seconds"] / rate
+    assert table[2] == "| ViT-B/16 | out of memory | - | - | - | - |"
+    assert table[5] == (f"| {name} | 2 | {found['seconds']:.3f} | {found['clips_s']:.1f} | "
+                        f"{found['peak_mib'] / 1024:.1f} | {share:.0%} |")
+    _, cfg, _ = configs(tree, "unused")
+    assert bench.loader_rate(bench.data.Clips(cfg, "train", True), 4, workers=0, seconds=0) > 0
+
+
+def test_bench_gpu_chooses_batches_that_fit():
+    assert [bench.batch_that_fits("ViT-B/16", gib) for gib in (8, 16, 24, 80)] == [4, 8, 8, 32]
+    assert [bench.batch_that_fits("ViT-L/14", gib) for gib in (8, 16, 24, 80)] == [1, 2, 2, 8]
+
+
+def test_bench_gpu_ends_a_trial_that_takes_too_long(monkeypatch):
+    assert bench.run_trial(bench.TRIALS[0], seconds=5) == {"error": "no time left"}
+    monkeypatch.setattr(bench.sys, "executable", "/bin/false")
+    assert bench.run_trial(bench.TRIALS[0], seconds=30) == {"error": "failed: no message"}
+
+
+def test_the_table_of_the_page_is_that_of_the_command():
+    """Header and first column of docs/gpus.md are card_table's: filled, or "not run"."""
+    page = (HERE / "docs" / "gpus.md").read_text("utf-8")
+    for line in bench.card_table({})[2:]:
+        assert line.split(" | ")[0] + " | " in page
+    assert f" | {bench.HEADER} |" in page
