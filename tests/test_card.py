@@ -244,3 +244,86 @@ def test_the_table_of_the_page_is_that_of_the_command():
     for line in bench.card_table({})[2:]:
         assert line.split(" | ")[0] + " | " in page
     assert f" | {bench.HEADER} |" in page
+
+
+# ---- What needs a card: python -m pytest -m cuda -------------------------------------------------
+
+needs_card = pytest.mark.skipif(not torch.cuda.is_available(),
+                                reason="no CUDA card here: run python -m pytest -m cuda on a machine with one")
+
+
+def moved(batch, device):
+    return {name: x.to(device) for name, x in batch.items()}
+
+
+@pytest.mark.cuda
+@needs_card
+@pytest.mark.parametrize("changes", [{}, {"model": "vilp"}, {"text": False, "sgl": False}])
+def test_card_agrees_with_cpu(monkeypatch, changes):
+    """Losses and gradients of a step in float32, TF32 off, to 1e-4."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    model = tiny_model(**changes)
+    terms, _ = train.forward_backward(model, [clips(8)], [(0,), (1,)])
+    grads = gradients(model)
+    model.zero_grad(set_to_none=True)
+    model.to("cuda")
+    again, _ = train.forward_backward(model, [moved(clips(8), "cuda")], [(0,), (1,)])
+    close(moved(again, "cpu"), terms, 1e-4)
+    close(moved(gradients(model), "cpu"), grads, 1e-4)
+
+
+@pytest.mark.cuda
+@needs_card
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_card_resumes(tree, tmp_path, monkeypatch, precision):
+    """Stopped after the third step and continued: the undisturbed run's weights, with deterministic kernels to the bit."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    real = train.take_step
+    try:
+        train.train(*configs(tree, tmp_path / "whole", device="cuda", precision=precision))
+
+        def stops(run, batch, stop):
+            return real(run, batch, 15 if run.at["step"] == 2 else stop)       # SIGTERM's number
+        monkeypatch.setattr(train, "take_step", stops)
+        with pytest.raises(train.Stopped):
+            train.train(*configs(tree, tmp_path / "parts", device="cuda", precision=precision))
+        monkeypatch.setattr(train, "take_step", real)
+        train.train(*configs(tree, tmp_path / "parts", device="cuda", precision=precision, resume=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert same(moved(outcome(tmp_path / "parts")[0], "cpu"), moved(outcome(tmp_path / "whole")[0], "cpu"))
+
+
+@pytest.mark.cuda
+@needs_card
+def test_two_processes_on_one_card(tree, tmp_path):
+    """Two ranks that share card 0, through gloo: NCCL wants a card for each; losses as on one process."""
+    flags = dict(epochs=1, drop_path=0.0, device="cuda:0", precision="fp32")
+    train.train(*configs(tree, tmp_path / "one", **flags))
+    start_gloo(2, ranks_of_one_card, words(tree, tmp_path / "two", **flags))
+    one, two = outcome(tmp_path / "one"), outcome(tmp_path / "two")
+    close(moved(two[0], "cpu"), moved(one[0], "cpu"), 1e-3)
+    for row, other in zip(two[3], one[3]):
+        assert row.get("total") == pytest.approx(other.get("total"), rel=1e-3)
+
+
+def ranks_of_one_card(rank, world, argv):
+    """A rank of the test above: what join_world would choose, NCCL, refuses two ranks on one card."""
+    torch.distributed.init_process_group("gloo")
+    run_job(rank, world, argv)
+
+
+@pytest.mark.cuda
+@needs_card
+def test_card_step_waits_once():
+    """CUDA's own word for it: in its error mode a forward and backward pass synchronises nowhere."""
+    model = tiny_model(own_loss=0.3).to("cuda").train()
+    batch = moved(clips(8), "cuda")
+    train.forward_backward(model, [batch], [(0,), (1,)])                         # what is set up at first use
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train.forward_backward(model, [batch], [(0,), (1,)], "bf16")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
