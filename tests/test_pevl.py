@@ -74,7 +74,7 @@ def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("module", [pevl, readings, starts, vilp],
+@pytest.mark.parametrize("module", [pevl, base, readings, starts, vilp],
                          ids=lambda module: module.__name__)
 def test_worked_examples_come_out_as_printed(module):
     """The small numbers in the docstrings of Eqs. (1) to (7) and of ViLP's gate."""
@@ -896,8 +896,22 @@ def test_one_clip_and_one_label_and_no_joint_are_legal():
 def test_texts_are_encoded_once_per_label():
     model, seen = model_of(), []
     model.text.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
-    model.losses(model(batch_of(B=6)))
-    assert seen == [3]
+    for B in (2, 6):
+        model.losses(model(batch_of(B=B)))
+    assert seen == [2, 4]                        # as many as clips, and at most as many as labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distinct_labels_are_those_of_unique(seed):
+    """As `unique` gives them, and label 0 in the places that are left over, to which no clip points."""
+    g = torch.Generator().manual_seed(seed)
+    K = 1 + 2 * seed
+    labels = torch.randint(0, K, (5,), generator=g)
+    want, want_column = labels.unique(return_inverse=True)
+    distinct, column = base.distinct_labels(labels, K)
+    assert torch.equal(distinct[:len(want)], want) and torch.equal(column, want_column)
+    assert len(distinct) == min(5, K) and not distinct[len(want):].any()
+    assert torch.equal(distinct[column], labels)
 
 
 def test_trainable_state_round_trip_and_mismatch():
