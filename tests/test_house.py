@@ -18,7 +18,7 @@ STEPS = [
     ["systems.registry"],
     ["report.results"],
     ["label"],
-    ["tables.rows", "tables.costs"],
+    ["tables.rows", "tables.costs", "tables.fit"],
     ["eval"],
     ["train", "hubconf"],
     ["toy.stills", "toy.lab"],
