@@ -10,7 +10,7 @@ STEPS = [
     ["published"],
     ["toy.divers", "toy.picture", "toy.captions", "toy.tree", "toy.presets"],
     ["clip_model", "pose"],
-    ["report.draw", "report.text", "report.log", "report.timeline", "report.metrics"],
+    ["report.draw", "report.text", "report.log", "report.timeline", "report.metrics", "report.record"],
     ["systems.config"],
     ["systems.base"],
     ["pevl", "data"],
