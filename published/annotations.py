@@ -834,7 +834,7 @@ def read_custom(source):
     # end, and choosing by it would make its figure too good.
     if not clips["val"]:
         clips["train"], clips["val"] = hold_out(clips["train"])
-        if clips["val"] and source.split != "test":
+        if clips["val"] and source.split == "val":
             print(f"note: {path} names no clips for val: {len(clips['val'])} of the training clips "
                   f"are held out for it, {len(clips['train'])} are left.")
 
