@@ -50,6 +50,7 @@ from published.annotations import (Clip, Source, diving_text, read_custom, read_
                                    read_smarthome, read_ucf101)
 from support.checks import unknown_name
 from support.commands import run_command
+from support.person import person_facts, summarise
 from support.sampling import nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
@@ -836,6 +837,17 @@ def probe_all(dataset, clips):
     return wrong
 
 
+def persons_in(dataset, clips):
+    """Clip id -> PersonFacts of each of these clips whose pose file can be read."""
+    facts = {}
+    if dataset.cfg.read_poses:
+        for clip in clips:
+            with contextlib.suppress(*BROKEN):    # missing and damaged files are counted apart
+                pose = read_pose(dataset.pose_path(clip))
+                facts[clip.id] = person_facts(pose.keypoints, pose.scores)
+    return facts
+
+
 def print_some(what, names):
     """Say how many there are of something, and the first five; nothing where there are none."""
     if names:
@@ -844,7 +856,8 @@ def print_some(what, names):
 
 
 def check_split(dataset, trained, full):
-    """Print the state of one split; True when training or evaluation on it would work.
+    """Print the state of one split -> whether training or evaluation on it would work, and the
+    PersonFacts of the clips that were looked at.
 
     dataset: its `Clips`. trained: those of the training split, the same object when it is that.
     full: decode from every clip, not from about 50.
@@ -856,6 +869,7 @@ def check_split(dataset, trained, full):
     step = 1 if full else max(1, len(there) // 50)
     sample = there[::step]
     wrong = probe_all(dataset, sample)
+    persons = persons_in(dataset, sample)
 
     poseless = []
     if cfg.read_poses:
@@ -869,37 +883,51 @@ def check_split(dataset, trained, full):
     print_some(f"unreadable of {len(sample)} tried", wrong)
     print_some("classes without clips", empty)
     print_some("without a pose file", [clip.id for clip in poseless])
+    for line in summarise(persons):
+        print(f"  {line}")
     if dataset is not trained:
         print_some("that training sees too", shared_clips(trained, dataset))
 
     # Training stops where more than 1 % of the clips are lost. The unreadable ones are estimated
     # from those that were tried.
     lost = len({*missing, *poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
-    return lost <= 0.01 or cfg.allow_broken and lost < 1
+    is_fine = lost <= 0.01 or cfg.allow_broken and lost < 1
+    return is_fine, persons
 
 
 def check(cfg, full):
-    """Print the state of a data set; True when training and evaluation would work."""
+    """Print the state of a data set -> whether training and evaluation would work, and the
+    PersonFacts of the clips that were looked at, a list."""
     print(f"{cfg.data} {cfg.variant} in {cfg.folder}. {cfg.entry.paper}")
     own_splits = {cfg.own_split(split): split for split in ALL_THREE}     # each of its own once
     trained = None
     all_fine = True
+    looked_at = []
     for split in own_splits.values():
         dataset = Clips(cfg, split, train=False, prepare=False)           # looking makes nothing
         if trained is None:                       # ALL_THREE begins with train
             trained = dataset
-        is_fine = check_split(dataset, trained, full)
+        is_fine, persons = check_split(dataset, trained, full)
         all_fine = all_fine and is_fine
-    return all_fine
+        looked_at += persons.values()
+    return all_fine, looked_at
 
 
 def tell_check(cfg, full):
     """`check`, and in words what follows from it -> exit code."""
-    if not check(cfg, full):
+    is_fine, persons = check(cfg, full)
+    if not is_fine:
         print("training would fail: more than 1 % of the clips are lost (--allow-broken goes on "
               "without them)")
         return 1
-    print("training would work")
+
+    faint = sum(not facts.is_enough for facts in persons)
+    if faint:
+        print(f"training would run, but {faint} of {len(persons)} clips that were looked at show no "
+              "person for most of their frames: look at their poses (pose.py extract --overlay), "
+              "or make them again")
+    else:
+        print("training would work")
     return 0
 
 

@@ -52,6 +52,7 @@ from label.labeller import Labeller
 from pose import EXTRACTORS
 from published.clip_weights import read_weights
 from report.evidence import Evaluated, write_report
+from report.record import facts_of, record
 from report.results import write_results
 from report.text import summary, with_progress
 from support.checks import unknown_name
@@ -575,7 +576,13 @@ class EvalConfig:
     window: Annotated[float, "with --every: seconds that a label is of; 0: as many",
                       Range(0, math.inf)] = 0.0
     topk: Annotated[int, "with --video: labels to print", Range(1, 10000)] = 5
-    out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
+    record: Annotated[str, "put the row of this eval-*.json into docs/results.md"] = ""
+    who: Annotated[str, "with --record: who ran it"] = ""
+    card: Annotated[str, "with --record: what it was trained on, as '8 x A100'"] = ""
+    hours: Annotated[float, "with --record: hours of training; 0: those of the run's log",
+                     Range(0, math.inf)] = 0.0
+    out: Annotated[str, "folder for results; empty: beside the checkpoint, out/videos for "
+                   "--video"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none",
                       Range(0, 10000)] = 48
     report: Annotated[bool, "also write report.html, a page to look at"] = False
@@ -627,6 +634,8 @@ def read_command(argv):
     names_data = any(word.split("=")[0] == "--data" for word in argv)
 
     def presets(args):
+        if args.record:
+            return {}
         if args.model:
             return {**preset_of(args.data, args.model), "read_poses": False}
         path, saved = open_checkpoint(args.ckpt, args.row)
@@ -730,6 +739,9 @@ def evaluate_rival(cfg, data_cfg, main, world, precision):
 def run(argv):
     """The command line; the result of `evaluate`, or None where one video was labelled."""
     cfg, data_cfg, path, saved = read_command(argv)
+    if cfg.record:
+        print(record(cfg.record, {"who": cfg.who, "card": cfg.card, "hours": cfg.hours}))
+        return None
     world = join_world(cfg.device)
     precision = choose_precision(cfg.precision, world.device)
 
@@ -768,6 +780,7 @@ def run(argv):
         about["never_trained"] = never_trained
         if saved:
             print(f"answered by {origin_of(path, saved)}")
+            about.update(facts_of(path, saved, data_cfg.variant))
         if never_trained:
             print(f"{len(dataset.labels)} labels, {len(never_trained)} of them never trained: "
                   f"{'; '.join(never_trained[:10])}{'; ...' * (len(never_trained) > 10)}")

@@ -30,6 +30,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -64,6 +65,7 @@ from support.settings import Range, build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from systems.start import start_from
+from tables.fit import fitted, reasons
 from tables.rows import ROWS, presets, row_flags
 
 
@@ -640,6 +642,23 @@ def run_folder(cfg, data_cfg, model_cfg):
     return Path(cfg.out or f"out/{name}")
 
 
+def attempt(job, mistakes):
+    """job(), or None with its ValueError or OSError appended to `mistakes`."""
+    try:
+        return job()
+    except (ValueError, OSError) as mistake:
+        mistakes.append(mistake)
+        return None
+
+
+def one_error(mistakes):
+    """The only one of these errors, or a ValueError that lists all."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    listed = "".join(f"\n  {number}. {mistake}" for number, mistake in enumerate(mistakes, 1))
+    return ValueError(f"{len(mistakes)} mistakes:{listed}")
+
+
 def prepare(cfg, data_cfg, model_cfg, job=None):
     """Everything of a run, as new or as its folder's checkpoint left it.
 
@@ -655,11 +674,24 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     refuse_blind_towers(data_cfg, model_cfg)
     refuse_too_much(cfg, data_cfg, world.size)
 
-    data = rank0_first(world, lambda: job.open_split(data_cfg, "train", train=True))
-    order = GlobalBatches(len(data), cfg.batch, cfg.seed, rank=world.rank, world=world.size,
-                          parts=cfg.accumulate)
-    reseed(cfg.seed)
-    clip = rank0_first(world, lambda: load_trunk(model_cfg))
+    def open_clips():
+        return rank0_first(world, lambda: job.open_split(data_cfg, "train", train=True))
+
+    def make_batches():
+        return GlobalBatches(len(data), cfg.batch, cfg.seed, rank=world.rank, world=world.size,
+                             parts=cfg.accumulate)
+
+    def open_clip():
+        reseed(cfg.seed)
+        return rank0_first(world, lambda: load_trunk(model_cfg))
+
+    # What can be wrong with a command is looked at in whole, so that it is told at once.
+    mistakes = []
+    data = attempt(open_clips, mistakes)
+    order = attempt(make_batches, mistakes) if data else None
+    clip = attempt(open_clip, mistakes)
+    if mistakes:
+        raise one_error(mistakes)
     reseed(cfg.seed)                              # loading may or may not have drawn
     clip_hash = fingerprint(clip.state_dict())
     model = job.build(model_cfg, clip, data)
@@ -749,9 +781,15 @@ def open_folder(run):
 
 
 def close_folder(run):
-    """Give the lock back."""
+    """Give the lock back, and take the folder away where the run ended before it had begun: an
+    empty run would be found as the newest, and one that is restarted would ask for --fresh."""
     if run.lock:
         run.lock.close()
+    failed = sys.exc_info()[0] is not None
+    if failed and run.world.rank == 0 and run.at["step"] == 0:
+        there = {path.name for path in run.folder.iterdir()}
+        if there <= {"run.lock", "log.txt", "config.json", "metrics.jsonl"}:
+            shutil.rmtree(run.folder)
 
 
 def introduce(run):
@@ -974,8 +1012,16 @@ def settings(argv):
     def extra(parser):
         parser.add_argument("--list-rows", action="store_true", help="print all rows, train none")
 
+    chosen = {}
+
+    def fitting_presets(args):
+        chosen.update(fitted(args))
+        return {**{name: one.value for name, one in chosen.items()}, **presets(args)}
+
     classes = (TrainConfig, DataConfig, PeVLConfig)
-    return build_configs(argv, classes, presets, __doc__, extra)
+    configs, values = build_configs(argv, classes, fitting_presets, __doc__, extra)
+    values.reasons = reasons(chosen, values)
+    return configs, values
 
 
 def list_rows():
@@ -995,6 +1041,8 @@ def main(argv=None):
     configs, args = settings(argv)
     if args.list_rows:
         return run_command(list_rows)
+    if args.reasons:
+        print("chosen for what is there: " + "; ".join(args.reasons))
     return run_command(finish_training, *configs)
 
 

@@ -219,12 +219,19 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
         vars(values).update(defaults | preset | given)
 
         configs = []
+        mistakes = []
         for cls in classes:
             own = {field.name: getattr(values, field.name) for field in fields(cls)}
             for name, value in own.items():
                 if isinstance(value, list):       # argparse's word for several words
                     own[name] = tuple(value)
-            configs.append(cls(**own))
+            try:
+                configs.append(cls(**own))
+            except ValueError as mistake:         # the others may have one, too: all are told
+                if str(mistake) not in mistakes:
+                    mistakes.append(str(mistake))
+        if mistakes:
+            parser.error("\nerror: ".join(mistakes))
         return tuple(configs), values
     except ValueError as error:
         parser.error(error)
