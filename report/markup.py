@@ -184,7 +184,7 @@ details { margin: .5rem 0 1rem; }
 summary { cursor: pointer; color: var(--accent); padding: .2rem 0; }
 figure { margin: .5rem 0 1.25rem; }
 img { display: block; max-width: 100%; height: auto; }
-svg { display: block; width: 100%; height: auto; max-width: 42rem; }
+svg { display: block; width: 100%; height: auto; max-width: 34rem; }
 svg text { fill: var(--quiet); font: 13px system-ui, sans-serif; }
 svg .axis { stroke: var(--rule); fill: none; }
 svg .line { fill: none; stroke-width: 2.2; }

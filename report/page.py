@@ -658,7 +658,7 @@ def lab_page(table_name, benchmark, rows, remarks=()):
         bars.append((row.name, mean / 100, low, high, share))
 
     headers = ["row", "what it is", "paper, %", f"{benchmark}, %", "each seed"]
-    title = f"{table_name} on {benchmark}"
+    title = f"{table_name.replace('table', 'Table ')} on {benchmark}"
     said = ("Test top-1, mean ± standard deviation over the seeds. The paper's figures are those "
             "of its own benchmark and stand here for the order of the rows.")
     drawing = figure(interval_bar(bars), "percent; whiskers: one standard deviation over the "
