@@ -18,7 +18,7 @@ from systems.config import PeVLConfig
 from systems.registry import build_model
 
 TEXTS = ["Forward, 1.5 somersaults", "Back, pike", "Reverse, 2 twists"]
-SMALL = dict(backbone="tiny", clip="random", image_size=40, pose_frames=4, video_frames=2, tau_fw=0.1)
+SMALL = dict(backbone="tiny", clip="random", image_size=80, pose_frames=4, video_frames=2, tau_fw=0.1)
 
 
 def model_of(name="pevl", **changes):
@@ -40,7 +40,7 @@ class OneClip(torch.utils.data.Dataset):
         from pose import JOINT_SETS
         self.joints = JOINT_SETS["coco17"].names
         g = torch.Generator().manual_seed(1)
-        self.item = {"frames": torch.randint(0, 255, (3, 2, 3, 40, 40), generator=g, dtype=torch.uint8),
+        self.item = {"frames": torch.randint(0, 255, (3, 2, 3, 80, 80), generator=g, dtype=torch.uint8),
                      "keypoints": torch.rand(3, 4, 17, 2, generator=g) * 2 - 1, "scores": torch.ones(3, 4, 17),
                      "label": torch.tensor(0), "index": torch.tensor(0), "broken": torch.tensor(False), "error": ""}
 

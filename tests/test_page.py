@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from pose import JOINT_SETS
-from report import confusion, markup, page
+from report import beside, confusion, markup, page, records, wording
 from report.bootstrap import paired
-from report.figures import heat_map
+from report.figures import film, heat_map
+from report.style import STYLE
 from strategies import drawn
 from tables.printed import Printed
 
@@ -50,7 +51,7 @@ def measured(K=5, n=60, name="run", seed=0, odd="<b>&amp; \"quoted\""):
                  "broken": ["train 7"]} for e in (1, 2)]
     about = {"checkpoint": f"out/{name}/last.pt", "model": "pevl", "backbone": "tiny", "data": "toy", "split": "test",
              "views": 1}
-    return page.Measured(name=name, about=about, labels=labels, result=result, config={"lr": 1e-3, "sim": ["vs", "ps"]},
+    return records.Measured(name=name, about=about, labels=labels, result=result, config={"lr": 1e-3, "sim": ["vs", "ps"]},
                          versions={"python": "3.11", "commit": "0123abc"}, history=history, sha256="f00d" * 16)
 
 
@@ -59,8 +60,8 @@ def looked(label="label 1", answer="label 2"):
     maps = {name: g.random((4, 16)) for name in ("patch_weight", "before", "after")}
     strip = {"said": "", "right": None, "joints": COCO, "frames": g.integers(0, 255, (4, 16, 16, 3)).astype(np.uint8),
              "keypoints": g.uniform(-1, 1, (4, 17, 2)), "scores": np.ones((4, 17)), "maps": maps}
-    matrices = [page.Matrix(text, ["back", "somer-", "sault"], g.uniform(-0.2, 0.8, (12, 3)), 0.4567) for text in (answer, label)]
-    return page.LookedAt(id="clip 9", label=label, answer=answer, probability=0.876, alone={"vs": answer}, strip=strip,
+    matrices = [records.Matrix(text, ["back", "somer-", "sault"], g.uniform(-0.2, 0.8, (12, 3)), 0.4567) for text in (answer, label)]
+    return records.LookedAt(id="clip 9", label=label, answer=answer, probability=0.876, alone={"vs": answer}, strip=strip,
                          matrices=matrices, saliency={answer: np.array([0.1, 0.2, 0.3, 0.4])},
                          rivals=[("other", {**strip, "maps": {"attention": g.random((4, 16))}})], rival_answer=label)
 
@@ -70,10 +71,10 @@ def contents(K=5, n=60, compare=False, **how):
     comparison = None
     if compare:
         other = measured(K, n, "other", seed=1)
-        comparison = page.Comparison(other, paired(one.correct(), other.correct()),
+        comparison = records.Comparison(other, paired(one.correct(), other.correct()),
                                      paired(one.correct(), other.correct(), one.true))
     costs = [["video tower", "0.112", "0.112", "1.5"], ["all", "0.952", "0.380", "2.5"]]
-    return page.Contents(one, mistakes=[looked()], rights=[looked(answer="label 1")], costs=costs, comparison=comparison, **how)
+    return records.Contents(one, mistakes=[looked()], rights=[looked(answer="label 1")], costs=costs, comparison=comparison, **how)
 
 
 # ---- Reading it as a browser does ----------------------------------------------------------------
@@ -110,8 +111,7 @@ def shown(reader):
     return re.sub(r"\s+", " ", "".join(reader.text))
 
 
-PAGES = {"5 labels": dict(K=5), "48 labels, two runs": dict(K=48, n=300, compare=True), "500 labels": dict(K=500, n=1500),
-         "two runs of 500": dict(K=500, n=1500, compare=True)}
+PAGES = {"5 labels": dict(K=5), "48 labels": dict(K=48, n=300), "500 labels, two runs": dict(K=500, n=1500, compare=True)}
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -171,8 +171,8 @@ def test_headline_holds_the_figures_of_the_json(made):
 def test_headline_has_the_papers_figure():
     printed = Printed("PeVL, Table 3", {"mean": 73.3})
     c = contents(printed=printed, differing=["views 1 here, 3 in the paper"])
-    reader = read(page.page(c))
-    said = shown(reader)
+    c.measured.result["mean"] = 0.5551                        # another one than top-1
+    said = shown(read(page.page(c)))
     assert "the paper: 73.3 %" in said and "PeVL, Table 3" in said and "views 1 here, 3 in the paper" in said
     assert said.index(f"{100 * c.measured.result['mean']:.2f} %") < said.index(f"{100 * c.measured.result['top1']:.2f} %")
     c.measured.about["split"] = "val"
@@ -203,12 +203,20 @@ def test_two_runs_side_by_side():
     c = contents(compare=True)
     said, pair = shown(read(page.page(c))), c.comparison.top1
     for value in (pair.low, pair.high, pair.difference):
-        assert markup.points(value) in said
+        assert wording.points(value) in said
     assert f"run right{pair.both}{pair.only_a}" in said and f"run wrong{pair.only_b}{pair.neither}" in said
     assert "other answered label 1" in said and "attention of other" in said
-    assert page.verdict("a", "b", paired([True] * 20, [False] * 20)).startswith("a is ahead")
-    assert page.verdict("a", "b", paired([False] * 20, [True] * 20)).startswith("b is ahead")
-    assert page.verdict("a", "b", paired([True] * 20, [True] * 20)).startswith("The clips do not tell")
+    assert beside.verdict("a", "b", paired([True] * 20, [False] * 20)).startswith("a is ahead")
+    assert beside.verdict("a", "b", paired([False] * 20, [True] * 20)).startswith("b is ahead")
+    assert beside.verdict("a", "b", paired([True] * 20, [True] * 20)).startswith("The clips do not tell")
+
+
+def test_figures_are_said():
+    assert wording.percent(0.91254, 2) == "91.25 %" and wording.percent(None) == "-"
+    assert wording.points(-0.0125) == "−1.2" and wording.points(0.5) == "+50.0"
+    assert [wording.duration(s) for s in (41, 200.4, 25500)] == ["41 s", "3 min 20 s", "7 h 05 min"]
+    assert wording.metric_name("top1/concat") == "concat alone"
+    assert wording.shown_value("") == "(empty)" and wording.shown_value(("vs", "ps")) == "vs,ps"
 
 
 # ---- Confusion -----------------------------------------------------------------------------------
@@ -273,13 +281,13 @@ def test_heat_map_has_a_row_a_word_and_a_pixel_a_frame(tmp_path):
 
 def test_films_show_what_there_is(tmp_path):
     clip = looked()
-    said = shown(read(page.film(clip.strip, clip.rivals)))
+    said = shown(read(film(clip.strip, clip.rivals)))
     for row in ("frames", "pose", "patch weight M, Eq. (1)", "attention before P2V", "attention after P2V", "attention of other"):
         assert row in said
     alone = {**clip.strip, "maps": {"before": clip.strip["maps"]["before"]}, "scores": np.zeros((4, 17))}
-    said = shown(read(page.film(alone)))
+    said = shown(read(film(alone)))
     assert said == "framesattention"                         # no P2V, no pose: nothing claims them
-    assert all(picture.shape[0] == 124 for picture in pictures(page.film(clip.strip), tmp_path))
+    assert all(picture.shape[0] == 124 for picture in pictures(film(clip.strip), tmp_path))
 
 
 def test_a_page_without_mistakes_pictures_or_history():
@@ -289,7 +297,7 @@ def test_a_page_without_mistakes_pictures_or_history():
         row.update(predicted=row["label"], broken=False)
     m.history, m.versions, m.sha256 = [], {}, ""
     m.result.update(confusion=np.diag([10, 10, 0]), unread=np.zeros(3, int), errors=[])
-    said = shown(read(page.page(page.Contents(m))))
+    said = shown(read(page.page(records.Contents(m))))
     assert "No answer is wrong" in said and "none: no file" in said and "Training" not in said
     assert "All clips of this split could be read" in said
 
@@ -304,7 +312,7 @@ def luminance(colour):
 
 def test_text_has_contrast_in_light_and_dark():
     """Text at least 4.5 to 1, lines at least 3 to 1 (WCAG AA)."""
-    light, dark = re.findall(r":root \{(.*?)\}", markup.STYLE, re.S)
+    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.S)
     for half in (light, dark):
         colours = dict(re.findall(r"--(\w+): (#\w{6})", half))
         for name, colour in colours.items():
