@@ -20,7 +20,8 @@ from clip_model import token_texts
 from pevl import cosine, frame_word_similarity
 from report.bootstrap import paired
 from report.log import Log, parameter_rows
-from report.page import Comparison, Contents, LookedAt, Matrix, Measured, write_page
+from report.page import write_page
+from report.records import Comparison, Contents, LookedAt, Matrix, Measured
 from report.results import strip_of
 from tables.costs import count_costs
 from tables.printed import differing, printed_for

@@ -3,7 +3,7 @@
 here         | what it draws                                             | tests/test_page.py
 picture      | a picture inside the file                                 | test_nothing_is_fetched
 line_chart   | lines with a legend and axes                              | test_page_is_well_formed
-interval_bar | an accuracy, its interval, the paper's figure             | test_headline_*
+interval_bars | accuracies, their intervals, the paper's figures         | test_headline_*
 film         | a clip: frames, pose, patch weights, attention (Fig. 1c)  | test_films_*
 heat_map     | frames x words of a clip (Fig. 3b)                        | test_heat_map_*
 
@@ -12,12 +12,15 @@ patches, W words. Colours come from the style's names, so that charts follow lig
 """
 import base64
 import io
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from report.draw import CELL, HEAT, colour, rows_of, strip_cell, ticks
-from report.markup import Html, percent, scroller, tag
+from report.draw import CELL, HEAT, Axes, colour, rows_of, strip_cell, ticks
+from report.markup import Html, scroller, tag
+from report.wording import between, percent
 
 GAP = 2                                           # pixels between the frames of a film
 GREY = (128, 128, 128)                            # of the gaps: neither light nor dark
@@ -53,105 +56,175 @@ def bar(share):
 
 # ---- Charts --------------------------------------------------------------------------------------
 
+WIDTH = 460                                       # of a chart in its own units; the page scales it
+LINES = 7                                         # colours of lines that the style has
+
+
+def tint(number):
+    """The colour of line `number`, by its name in the style."""
+    return f"var(--s{number % LINES})"
+
+
+def stroke(x1, y1, x2, y2, **how):
+    """A straight line."""
+    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", **how)
+
+
+def words_at(x, y, said, anchor="start"):
+    """A text. anchor: which end of it lies at x."""
+    return tag("text", said, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor)
+
+
 def legend(names):
     """The names of a chart's lines, each behind a piece of its line."""
     entries = []
     for number, name in enumerate(names):
-        line = tag("line", class_="line", x1=0, x2=24, y1=4, y2=4, stroke=f"var(--s{number % 7})",
-                   stroke_dasharray=DASHES[number % 7])
-        sample = tag("svg", line, class_="swatch", viewBox="0 0 24 8", aria_hidden="true")
+        piece = stroke(0, 4, 24, 4, class_="line", stroke=tint(number),
+                       stroke_dasharray=DASHES[number % LINES])
+        sample = tag("svg", piece, viewBox="0 0 24 8", aria_hidden="true")
         entries.append(tag("span", sample, name))
     return tag("div", entries, class_="legend")
 
 
-def line_chart(series, title, x_name, high=0.0, low=0.0):
-    """A chart of lines: name -> [(x, y)]; the y axis holds at least low .. high. None without data.
-
-    The last value of each line stands in the text that is read out in place of the picture.
-    """
-    series = {name: line for name, line in series.items() if line}
-    points = [point for line in series.values() for point in line]
-    if not points:
-        return None
-    width, height = 460, 270
-    left, right, top, bottom = 46, width - 14, 12, height - 40
+def chart_axes(points, high, low, height):
+    """Where a chart's numbers lie: an `Axes` that holds all points and low .. high."""
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
-    x0, x1 = min(xs), max(max(xs), min(xs) + 1)
-    y_marks = ticks(min(low, *ys), max(high, *ys))
-    y0, y1 = y_marks[0], y_marks[-1]
+    marks = ticks(min(low, *ys), max(high, *ys))
+    first = min(xs)
+    last = max(xs)
+    return Axes(left=46, right=WIDTH - 14, bottom=height - 40, top=12,
+                x0=first, x1=max(last, first + 1),        # after one epoch there is an axis, too
+                y0=marks[0], y1=marks[-1])
 
-    def across(x):
-        return left + (right - left) * (x - x0) / (x1 - x0)
 
-    def down(y):
-        return bottom - (bottom - top) * (y - y0) / (y1 - y0)
-
+def grid_of(axes, x_name, height):
+    """The lines and numbers behind a chart."""
     parts = []
-    for mark in y_marks:
-        y = down(mark)
-        parts.append(tag("line", class_="axis", x1=left, x2=right, y1=f"{y:.1f}", y2=f"{y:.1f}"))
-        parts.append(tag("text", f"{mark:g}", x=left - 7, y=f"{y + 4:.1f}", text_anchor="end"))
-    for mark in ticks(x0, x1):
-        if x0 <= mark <= x1 and mark == int(mark):
-            parts.append(tag("text", f"{mark:g}", x=f"{across(mark):.1f}", y=bottom + 17,
-                             text_anchor="middle"))
-    parts.append(tag("text", x_name, x=(left + right) / 2, y=height - 6, text_anchor="middle"))
-
-    for number, line in enumerate(series.values()):
-        tint = f"var(--s{number % 7})"
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line)
-        parts.append(tag("polyline", class_="line", points=path, stroke=tint,
-                         stroke_dasharray=DASHES[number % 7]))
-        if len(line) <= 40:                       # more of them would hide the line
-            for x, y in line:
-                parts.append(tag("circle", cx=f"{across(x):.1f}", cy=f"{down(y):.1f}", r=2.6,
-                                 fill=tint))
-
-    ends = ", ".join(f"{name} {line[-1][1]:.4g}" for name, line in series.items())
-    drawing = tag("svg", parts, viewBox=f"0 0 {width} {height}", role="img",
-                  aria_label=f"{title}, last values: {ends}")
-    return tag("figure", tag("figcaption", title), legend(series), drawing)
+    for mark in ticks(axes.y0, axes.y1):
+        y = axes.down(mark)
+        parts.append(stroke(axes.left, y, axes.right, y, class_="axis"))
+        parts.append(words_at(axes.left - 7, y + 4, f"{mark:g}", "end"))
+    for mark in ticks(axes.x0, axes.x1):
+        if axes.x0 <= mark <= axes.x1 and mark == int(mark):      # steps and epochs are whole
+            parts.append(words_at(axes.across(mark), axes.bottom + 17, f"{mark:g}", "middle"))
+    middle = (axes.left + axes.right) / 2
+    parts.append(words_at(middle, height - 6, x_name, "middle"))
+    return parts
 
 
-def interval_bar(rows):
-    """Accuracies from 0 to 100 % with their intervals, and the paper's figure on the same line.
+def line_of(axes, points, number):
+    """One line of a chart, with a dot at each point where there are few."""
+    spots = [(axes.across(x), axes.down(y)) for x, y in points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    parts = [tag("polyline", class_="line", points=path, stroke=tint(number),
+                 stroke_dasharray=DASHES[number % LINES])]
+    if len(spots) <= 40:                          # more of them would hide the line
+        for x, y in spots:
+            parts.append(tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=2.6, fill=tint(number)))
+    return parts
 
-    rows: (name, share, low, high, paper), shares of 1; the bounds and the paper's may be None.
+
+def line_chart(series, title, x_name, high=0.0, low=0.0):
+    """A chart of lines, name -> [(x, y)]; None where there is nothing to draw.
+
+    The y axis holds at least low .. high. The last value of each line is in the text that stands
+    for the picture where it is not seen.
     """
-    width, step, left = 460, 44, 8
-    right = width - 12
-    height = step * len(rows) + 26
+    lines = {}
+    points = []
+    for name, line in series.items():
+        if line:
+            lines[name] = line
+            points += line
+    if not points:
+        return None
 
-    def across(share):
-        return left + (right - left) * share
+    height = 270
+    axes = chart_axes(points, high, low, height)
+    parts = grid_of(axes, x_name, height)
+    ends = []
+    for number, (name, line) in enumerate(lines.items()):
+        parts += line_of(axes, line, number)
+        ends.append(f"{name} {line[-1][1]:.4g}")
 
+    said = f"{title}, last values: {', '.join(ends)}"
+    drawing = tag("svg", parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=said)
+    return tag("figure", tag("figcaption", title), legend(lines), drawing)
+
+
+def curve(rows, key, x, unit=1.0):
+    """One value of a run's log as [(x, unit * value)]; rows that lack it are left out."""
+    found = []
+    for row in rows:
+        value = row.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            found.append((row[x], unit * value))
+    return found
+
+
+def curves(rows, wanted, x, unit=1.0):
+    """All values of a log whose name is `wanted`: name -> [(x, unit * value)]."""
+    found = {}
+    for row in rows:
+        for name in row:
+            if wanted(name) and name not in found:
+                found[name] = curve(rows, name, x, unit)
+    return found
+
+
+@dataclass
+class Bar:
+    """An accuracy in a chart of intervals; shares of 1."""
+    name: str
+    share: float
+    low: float | None = None                      # the interval; None: not drawn
+    high: float | None = None
+    paper: float | None = None                    # the paper's figure; None: none
+
+    @property
+    def said(self):
+        """The same in words."""
+        words = f"{self.name} {percent(self.share)}"
+        if self.low is not None:
+            words += f", interval {between(self.low, self.high)}"
+        if self.paper is not None:
+            words += f", the paper {percent(self.paper)}"
+        return words
+
+
+def bar_parts(one, axes, y):
+    """A bar at height y: its name above, the interval as a whisker, the paper's as a diamond."""
+    end = axes.across(one.share)
+    parts = [words_at(axes.left + 4, y - 11, one.name),
+             stroke(axes.left, y, end, y, stroke="var(--s0)", stroke_width=9)]
+    if one.low is not None:
+        low = axes.across(one.low)
+        high = axes.across(one.high)
+        for x1, y1, x2, y2 in ((low, y, high, y), (low, y - 7, low, y + 7),
+                               (high, y - 7, high, y + 7)):
+            parts.append(stroke(x1, y1, x2, y2, stroke="var(--ink)", stroke_width=1.6))
+    if one.paper is not None:
+        x = axes.across(one.paper)
+        corners = f"{x:.1f},{y - 7} {x + 7:.1f},{y} {x:.1f},{y + 7} {x - 7:.1f},{y}"
+        parts.append(tag("polygon", points=corners, fill="var(--s1)", stroke="var(--paper)"))
+    return parts
+
+
+def interval_bars(bars):
+    """Accuracies from 0 to 100 %, one below the other. bars: Bar."""
+    step = 44                                     # from one bar to the next
+    height = step * len(bars) + 26
+    axes = Axes(left=8, right=WIDTH - 12, bottom=height - 22, top=0, x0=0, x1=1, y0=0, y1=1)
     parts = []
     for mark in (0, 0.2, 0.4, 0.6, 0.8, 1):
-        x = f"{across(mark):.1f}"
-        parts.append(tag("line", class_="axis", x1=x, x2=x, y1=0, y2=height - 22))
-        parts.append(tag("text", f"{100 * mark:g}", x=x, y=height - 6, text_anchor="middle"))
-    said = []
-    for number, (name, share, low, high, paper) in enumerate(rows):
-        y = step * number + 28
-        parts.append(tag("text", name, x=left + 4, y=y - 11))
-        parts.append(tag("line", x1=left, x2=f"{across(share):.1f}", y1=y, y2=y,
-                         stroke="var(--s0)", stroke_width=9))
-        told = f"{name} {percent(share)}"
-        if low is not None:
-            for x1, x2, y1, y2 in ((low, high, y, y), (low, low, y - 7, y + 7),
-                                   (high, high, y - 7, y + 7)):
-                parts.append(tag("line", x1=f"{across(x1):.1f}", x2=f"{across(x2):.1f}", y1=y1,
-                                 y2=y2, stroke="var(--ink)", stroke_width=1.6))
-            told += f", interval {percent(low)} to {percent(high)}"
-        if paper is not None:
-            x = across(paper)
-            corners = f"{x},{y - 7} {x + 7},{y} {x},{y + 7} {x - 7},{y}"
-            parts.append(tag("polygon", points=corners, fill="var(--s1)", stroke="var(--paper)"))
-            told += f", the paper {percent(paper)}"
-        said.append(told)
-    return tag("svg", parts, viewBox=f"0 0 {width} {height}", role="img",
-               aria_label="; ".join(said))
+        x = axes.across(mark)
+        parts.append(stroke(x, axes.top, x, axes.bottom, class_="axis"))
+        parts.append(words_at(x, height - 6, f"{100 * mark:g}", "middle"))
+    for number, one in enumerate(bars):
+        parts += bar_parts(one, axes, step * number + 28)
+    said = "; ".join(one.said for one in bars)
+    return tag("svg", parts, viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=said)
 
 
 # ---- Clips: Fig. 1c ------------------------------------------------------------------------------
@@ -170,12 +243,19 @@ FILM_ROWS = {
 def film_row(name, strip, columns):
     """One row of a film as a picture: up to `columns` frames, evenly over the clip, side by side."""
     Tv = len(strip["frames"])
-    shown = np.linspace(0, Tv - 1, min(columns, Tv)).round().astype(int)    # video frames
-    width = len(shown) * (CELL + GAP) - GAP
-    row = Image.new("RGB", (width, CELL), GREY)
+    shown = np.linspace(0, Tv - 1, min(columns, Tv))
+    shown = shown.round().astype(int)             # indices of video frames
+    step = CELL + GAP
+    row = Image.new("RGB", (step * len(shown) - GAP, CELL), GREY)
     for place, i in enumerate(shown):
-        row.paste(strip_cell(name, strip, int(i)), (place * (CELL + GAP), 0))
+        row.paste(strip_cell(name, strip, int(i)), (place * step, 0))
     return row
+
+
+def film_cells(said, name, strip, columns):
+    """A row of a film: its name, and its picture."""
+    image = film_row(name, strip, columns)
+    return [tag("span", said), picture(image, f"{said}, over time", "JPEG")]
 
 
 def film(strip, rivals=(), columns=8):
@@ -185,21 +265,16 @@ def film(strip, rivals=(), columns=8):
     same clip; of each, the attention that its class token ends with is shown.
     """
     cells = []
-
-    def add(said, image):
-        cells.append(tag("span", said))
-        cells.append(picture(image, f"{said}, over time", "JPEG"))
-
     for name in rows_of(strip):
         said = FILM_ROWS[name]
         if name == "before" and "after" not in strip["maps"]:
             said = "attention"                    # there is no P2V to be before
-        add(said, film_row(name, strip, columns))
+        cells += film_cells(said, name, strip, columns)
+
     for rival, other in rivals:
-        for name in ("after", "attention", "before"):
-            if name in other["maps"]:
-                add(f"attention of {rival}", film_row(name, other, columns))
-                break
+        last = [name for name in ("after", "attention", "before") if name in other["maps"]]
+        if last:
+            cells += film_cells(f"attention of {rival}", last[0], other, columns)
     return scroller("frames of the clip and what was looked at", tag("div", cells, class_="film"))
 
 
@@ -217,26 +292,39 @@ def scale(low, high):
                class_="scale")
 
 
+def heat_row(column, word, low, high):
+    """One word of a heat map. column: (T,) cosines of the frames with it."""
+    T = len(column)
+    best = int(column.argmax())
+    said = f"{column[best]:.2f} at frame {best + 1}"
+    alt = f"cosine of “{word}” with frames 1 to {T}, highest {said}"
+    line = Image.fromarray(shade(column[None], low, high))         # (1, T, 3): a pixel a frame
+    return tag("tr",
+               tag("th", word, scope="row", title=word),
+               tag("td", picture(line, alt)),
+               tag("td", said, class_="best"))
+
+
 def heat_map(matrix, words, text, low, high):
     """A row for each word, from left to right the frames: how well the moment meets the word.
 
     matrix: (T, W) cosines. words: W texts. text: the label they are of. low, high: cosines of the
     darkest and the brightest colour, so that two maps can be compared.
     """
+    matrix = np.asarray(matrix)
     T = len(matrix)
+    head = tag("tr",
+               tag("th", "word", scope="col"),
+               tag("th", "frames", scope="col"),
+               tag("th", "best met", scope="col", class_="best"))
     rows = []
     for w, word in enumerate(words):
-        column = np.asarray(matrix)[:, w]                          # (T,)
-        best = int(column.argmax())
-        line = Image.fromarray(shade(column[None], low, high))     # (1, T, 3): a pixel a frame
-        said = f"{column[best]:.2f} at frame {best + 1}"
-        alt = f"cosine of “{word}” with frames 1 to {T}, highest {said}"
-        rows.append(tag("tr", tag("th", word, scope="row", title=word),
-                        tag("td", picture(line, alt)), tag("td", said, class_="best")))
-    head = tag("tr", tag("th", "word", scope="col"), tag("th", "frames", scope="col"),
-               tag("th", "best met", scope="col", class_="best"))
-    axis = tag("div", tag("span", "1"), tag("span", (T + 1) // 2), tag("span", T), class_="frames")
-    foot = tag("tr", tag("th", "frame", scope="row"), tag("td", axis), Html("<td></td>"))
+        rows.append(heat_row(matrix[:, w], word, low, high))
+
+    # The numbers of the first, the middle and the last frame, under the picture's own columns.
+    numbers = [tag("span", number) for number in (1, (T + 1) // 2, T)]
+    axis = tag("td", tag("div", numbers, class_="frames"))
+    foot = tag("tr", tag("th", "frame", scope="row"), axis, Html("<td></td>"))
     inside = tag("table", tag("caption", text), tag("thead", head), tag("tbody", rows),
                  tag("tfoot", foot), class_="heat")
     return scroller(f"frames and words of {text}", inside)

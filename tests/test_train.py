@@ -54,6 +54,7 @@ def without_pictures(monkeypatch):
     """test_command draws them; here they would take half of the time."""
     monkeypatch.setattr(train, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(train, "draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr(train, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")
@@ -331,7 +332,7 @@ def test_two_processes(tmp_path):
 
 
 def run_job(rank, world, argv):
-    train.write_results = train.draw_curves = lambda *_, **__: None
+    train.write_results = train.write_report = train.draw_curves = lambda *_, **__: None
     sys.exit(train.main(argv))
 
 

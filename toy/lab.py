@@ -29,7 +29,8 @@ import train
 from eval import as_json
 from report.draw import draw_bars
 from report.log import Log
-from report.page import LabRow, lab_page
+from report.records import LabRow
+from report.beside import lab_page
 from support.checks import unknown_name
 from support.commands import run_command
 from support.files import atomic
