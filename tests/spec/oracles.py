@@ -5,6 +5,8 @@ is bearable, what the function under test has to give. `make_cases` collects the
 `python -m classroom make` writes their results into the student's copy instead of this file.
 """
 import math
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -434,3 +436,14 @@ def golden(seed=0):
     for name in ORACLES:
         found.setdefault(name.split(".")[0], {})[name] = make_cases(name, seed)
     return found
+
+
+def write(folder, seed):
+    """<mark>.pt into `folder`, for `python -m classroom make` and `grade`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for mark, named in golden(seed).items():
+        torch.save(named, folder / f"{mark}.pt")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]))

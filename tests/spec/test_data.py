@@ -107,23 +107,6 @@ def test_video_frames_are_taken_at_pose_moments():
           "very moments at which the poses are read: sample T moments, then choose Tv of them.")
 
 
-def test_training_draws_its_moments():
-    """In training the moments differ from draw to draw, in evaluation they are the middles."""
-    draw = clips_of()._draw(np.random.default_rng(0))
-    holds(len(set(draw.moments)) == 6, "In training each frame is drawn in its part: no jitter here.")
-    draw = clips_of(train=False)._draw(np.random.default_rng(0))
-    close(numbers(draw.moments), numbers([0.5] * 6), "In evaluation the moments are the middles.")
-
-
-def test_joint_noise_is_a_part_of_the_frame():
-    """Noise of 0.1 in a frame of 100 x 1000 pixels: 100 across, 10 down."""
-    still = np.zeros((400, 17, 2))
-    moved, _ = clips_of(joint_noise=0.1)._disturb(still, np.ones((400, 17)), (100, 1000),
-                                                  np.random.default_rng(0))
-    close(numbers(moved.std((0, 1))), f64(100, 10), "joint_noise is a part of the frame's size: its "
-          "width for x, its height for y. Are they exchanged?", tol=0.05)
-
-
 # ---- Crop and joints -----------------------------------------------------------------------------
 
 def test_placed_joints_match_loops():

@@ -5,7 +5,7 @@ from torch import nn
 
 import pevl
 from expected import cases
-from spec import close, f64, fill, gradients_are_right, holds, randn, worked_example_holds
+from spec import close, f64, fill, gradients_are_right, holds, randn
 
 pytestmark = pytest.mark.eq2
 
@@ -15,11 +15,6 @@ def block_and_inputs(number=0):
     case = cases("eq2.v2p")[number]
     module = fill(pevl.V2P(16, 2).double(), case["state"])
     return module, case["pose_tokens"], case["video_tokens"], case["index"], case
-
-
-def test_worked_example():
-    """The numbers in the docstring come out as printed."""
-    worked_example_holds(pevl.V2P, pevl)
 
 
 def test_one_query_by_hand():
