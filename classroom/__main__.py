@@ -9,12 +9,11 @@
 """
 import argparse
 import sys
-from pathlib import Path
 
 from classroom import report
 from classroom.assignments import ASSIGNMENTS, MARKS, chosen
 from classroom.grade import grade, marks_of
-from classroom.make import make_copy, make_solutions
+from classroom.make import make_copy, make_solutions, refuse_full
 from support.files import atomic
 from toy.tree import make_toy
 
@@ -90,6 +89,17 @@ def grade_command(args):
                 part.write_text(text(results), "utf-8")
 
 
+def hidden_clips(folder, seed):
+    """hidden: test clips of other divers, scenes and cameras; of the other splits, a class each.
+
+    They are read as `--data diving48`, whose layout they have: as `--data toy` the program would
+    replace them by its own.
+    """
+    make_toy(refuse_full(folder), {"seed": seed, "train": 16, "val": 16})
+    print(f"{folder}: the toy benchmark's test clips of seed {seed}. Measure with `python eval.py "
+          f"--data diving48 --root {folder} --ckpt CHECKPOINT`")
+
+
 def run(argv):
     """One command."""
     args = parser().parse_args(argv)
@@ -100,8 +110,7 @@ def run(argv):
     elif args.command == "grade":
         grade_command(args)
     elif args.command == "hidden":
-        make_toy(Path(args.folder), {"seed": args.seed})
-        print(f"{args.folder}: the toy benchmark of seed {args.seed}")
+        hidden_clips(args.folder, args.seed)
     else:
         print(report.board(args.files))
 

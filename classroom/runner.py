@@ -9,12 +9,16 @@ show that it can still tell wrong from right.
     what comes in     standard input, JSON: see `main`
     what goes out     lines of JSON to the file descriptor that is named there
 """
+import importlib
 import json
 import os
 import resource
 import signal
 import sys
 import traceback
+
+import pytest
+import torch
 
 # What a hand-in has no business with. An audit hook cannot be taken away again.
 FORBIDDEN = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
@@ -151,12 +155,9 @@ def main():
         pipe.flush()
 
     # Everything that judges, before anything that is judged.
-    import numpy                                  # noqa: F401
-    import pytest
-    import torch
     sys.path[:0] = [order["tests"]]
-    import expected                               # noqa: F401
-    import spec
+    importlib.import_module("expected")
+    spec = importlib.import_module("spec")
     torch.set_num_threads(1)
     torch.autograd.gradcheck(torch.sin, torch.ones(1, dtype=torch.float64, requires_grad=True))
     works = comparison_check(spec)
@@ -171,7 +172,7 @@ def main():
     for module in order["modules"]:
         signal.setitimer(signal.ITIMER_REAL, 4 * order["seconds"], 1.0)
         try:
-            __import__(module)
+            importlib.import_module(module)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
