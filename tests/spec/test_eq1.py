@@ -223,7 +223,7 @@ def test_background_is_not_looked_at():
     """Other pixels in the background change no other token."""
     module, z, M, _ = block_and_inputs(1)
     background = torch.cat([torch.zeros(*M.shape[:2], 1).bool(), M == 0], dim=-1)
-    other = torch.where(background[..., None], z + 5, z)
+    other = torch.where(background[..., None], z + randn(9, *z.shape), z)
     close(module(other, M)[~background], module(z, M)[~background], "Background tokens are keys of "
           "nobody: changing them changed the body.")
 
@@ -232,7 +232,7 @@ def test_the_class_token_is_no_key():
     """Body patches look at body patches; the class token is not among them."""
     module, z, M, _ = block_and_inputs(1)
     other = z.clone()
-    other[:, :, 0] += 5
+    other[:, :, 0] += randn(9, *z[:, :, 0].shape)
     close(module(other, M)[:, :, 1:], module(z, M)[:, :, 1:], "The class token is not looked at: "
           "keys and values are those of the patches alone (D5).")
 
@@ -251,7 +251,7 @@ def test_frames_do_not_see_each_other():
     """Another frame of the clip changes nothing here."""
     module, z, M, _ = block_and_inputs(2)
     other = z.clone()
-    other[:, 0] += 1
+    other[:, 0] += randn(9, *z[:, 0].shape)
     close(module(other, M)[:, 1], module(z, M)[:, 1], "P2V works within a frame; yours mixes frames.")
 
 
