@@ -1,6 +1,6 @@
 """The papers' equations against slow loops, their invariances, and the models as wholes.
 
-The functions of tests/adapters.py are the ones under test: they call pevl.py, or a student's work.
+The equations one fact at a time, with messages for students, are in tests/spec/.
 """
 import doctest
 import math
@@ -13,13 +13,13 @@ from hypothesis import given, strategies as st
 
 import pevl
 from clip_model import BACKBONES, CLIP, CLIPConfig, CLIP_MEAN, CLIP_STD
-from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, predict,
-                      semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
-from pevl import P2V, V2P, Adapter
+from pevl import (P2V, V2P, Adapter, frame_word_similarity, nt_xent, patch_weight, predict,
+                  semantic_guided_loss, semantic_weights, text_discrepancy)
 from strategies import published_aim, randn, seeds, sizes
 from systems import base, readings, starts, vilp
 from systems.config import PeVLConfig
 from systems.registry import build_model
+from systems.vilp import pose_guided_concept_spotting as p_vcs
 from tables.rows import ROWS
 
 SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2,
@@ -68,6 +68,14 @@ def stir(model, seed=1, std=0.3):
             if p.requires_grad and p.dim():
                 p.add_(torch.randn(p.shape, generator=g, dtype=p.dtype) * std)
     return model
+
+
+def p2v(module, tokens, weight):
+    return module(tokens, weight)
+
+
+def v2p(module, pose_tokens, video_tokens, index):
+    return module(pose_tokens, video_tokens, index)
 
 
 def close(a, b, tol=1e-9):
