@@ -8,7 +8,7 @@ import pytest
 import clip_model
 import pevl
 from spec import close, f64, holds, worked_example_holds
-from test_data import clips_of, numbers
+from test_sampling import clips_of, numbers
 
 
 @pytest.mark.eq2
