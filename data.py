@@ -45,6 +45,7 @@ import torch
 from PIL import Image
 
 from pose import JOINT_SETS, joint_set, read_pose
+from published import layouts
 from published.annotations import (Clip, Source, diving_text, read_custom, read_diving48, read_gym,
                                    read_haa500, read_hmdb51, read_index, read_k400,
                                    read_smarthome, read_ucf101)
@@ -87,52 +88,6 @@ DIVING_PROMPT = "{}, a video of diving action"
 GYM_PROMPT = "{}, a video of gymnastic action"
 PROMPT = "{}, a video of action"
 
-# What `data.py layout` prints: the files to fetch, on the right where they come from.
-POSES = "poses/<clip id>.npz           python pose.py extract, or import: see docs/poses.md"
-DIVING_LAYOUT = """\
-Diving48_vocab.json
-Diving48_V2_train.json  Diving48_V2_test.json    (V1: Diving48_train.json, Diving48_test.json)
-rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
-""" + POSES
-TOY_LAYOUT = """\
-Diving48_vocab.json           nothing to fetch: all is made when `python train.py` first reads it
-Diving48_V2_train.json  Diving48_V2_val.json  Diving48_V2_test.json
-rgb/toy_train_00000.mp4
-poses/toy_train_00000.npz"""
-GYM_LAYOUT = """\
-{0}_categories.txt
-{0}_train_element_v1.0.txt (or v1.1)  {0}_val_element.txt (for evaluation)
-finegym_annotation_info_v1.0.json   only to cut events or whole videos
-subactions/0LtLS9wROrk_E_002407_002435_A_0003_0005.mp4    or
-events/0LtLS9wROrk_E_002407_002435.mp4                    or
-videos/0LtLS9wROrk.mp4           from YouTube
-""" + POSES
-HAA500_LAYOUT = """\
-video/abseiling/abseiling_000.mp4     haa500_v1_1.zip
-annotations/abseiling.txt             optional: the 500 lists of its repository
-""" + POSES
-SMARTHOME_LAYOUT = """\
-mp4/Cook.Cleandishes_p02_r00_v02_c03.mp4      class, subject, repeat, view, camera
-poses/Cook.Cleandishes_p02_r00_v02_c03.npz    python pose.py import smarthome"""
-K400_LAYOUT = """\
-train.csv  val.csv (or validate.csv)      here or in annotations/
-train/<class>/<id>_000059_000069.mp4      and val/, with or without class folders, or
-raw/<id>.mp4                              whole videos, cut while decoding
-""" + POSES
-UCF101_LAYOUT = """\
-ucfTrainTestlist/classInd.txt             UCF101TrainTestSplits-RecognitionTask.zip
-ucfTrainTestlist/trainlist01.txt  testlist01.txt  ... 03.txt
-UCF-101/<Class>/v_<Class>_g01_c01.avi     UCF101.rar
-""" + POSES
-HMDB51_LAYOUT = """\
-testTrainMulti_7030_splits/<class>_test_split1.txt ... 3.txt      test_train_splits.rar
-hmdb51_org/<class>/*.avi                                          hmdb51_org.rar, unpacked
-""" + POSES
-CUSTOM_LAYOUT = """\
-clips.csv                     path,label,split[,start,end]   (or --root FILE.csv)
-<path>                        as written in the csv, from its folder
-poses/<video's name>.npz      python pose.py extract"""
-
 DATASETS = {
     "toy": Benchmark(
         title="the toy benchmark, procedural divers that are made on first use",
@@ -141,7 +96,7 @@ DATASETS = {
         prompt=DIVING_PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=TOY_LAYOUT,
+        layout=layouts.TOY,
         prepare=make_toy),
     "diving48": Benchmark(
         title="Diving48, 48 kinds of competitive dives",
@@ -150,7 +105,7 @@ DATASETS = {
         prompt=DIVING_PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=DIVING_LAYOUT,
+        layout=layouts.DIVING,
         variant="version",
         counts={"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}},
         paper="The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2."),
@@ -161,7 +116,7 @@ DATASETS = {
         prompt=GYM_PROMPT,
         metrics=("top1", "mean"),
         splits=TRAIN_VAL,
-        layout=GYM_LAYOUT.format("gym99"),
+        layout=layouts.GYM.format("gym99"),
         variant="version",
         counts={"v1.0": {"train": 20484, "val": 8521}, "v1.1": {"train": 26320, "val": 8521}},
         paper="The paper's 20k / 8.5k are version 1.0."),
@@ -172,7 +127,7 @@ DATASETS = {
         prompt=GYM_PROMPT,
         metrics=("top1", "mean"),
         splits=TRAIN_VAL,
-        layout=GYM_LAYOUT.format("gym288"),
+        layout=layouts.GYM.format("gym288"),
         variant="version",
         counts={"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
         paper="The paper's 23k / 9.6k are version 1.0."),
@@ -183,7 +138,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=HAA500_LAYOUT,
+        layout=layouts.HAA500,
         counts={"": {"train": 8000, "val": 500, "test": 1500}},
         paper="The paper says 8k / 500 / 1.5k."),
     "smarthome": Benchmark(
@@ -193,7 +148,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=("mean", "top1"),
         splits=ALL_THREE,                         # by cameras; own_split says what "cs" has
-        layout=SMARTHOME_LAYOUT,
+        layout=layouts.SMARTHOME,
         variant="protocol",
         counts={"cs": {"train": 10682, "test": 5433}, "cv1": {}, "cv2": {}},
         paper="The paper says 16.1k clips.",
@@ -205,7 +160,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_VAL,
-        layout=K400_LAYOUT,
+        layout=layouts.K400,
         counts={"": {"train": 246534, "val": 19906}}),
     "ucf101": Benchmark(
         title="UCF-101",
@@ -214,7 +169,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=UCF101_LAYOUT,
+        layout=layouts.UCF101,
         variant="split",
         counts={"1": {"train": 9537, "test": 3783},
                 "2": {"train": 9586, "test": 3734},
@@ -226,7 +181,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=HMDB51_LAYOUT,
+        layout=layouts.HMDB51,
         variant="split",
         counts={number: {"train": 3570, "test": 1530} for number in "123"}),
     "custom": Benchmark(
@@ -236,7 +191,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=CUSTOM_LAYOUT),
+        layout=layouts.CUSTOM),
 }
 
 
