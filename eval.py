@@ -713,8 +713,10 @@ def evaluate_rival(cfg, data_cfg, main, world, precision):
         rival_cfg = dataclasses.replace(data_cfg, read_poses=False, read_video=True)
         name = f"CLIP {config.backbone}, zero-shot"
     else:
-        path, saved = open_run(EvalConfig(row=cfg.compare) if cfg.compare in ROWS
-                               else EvalConfig(ckpt=cfg.compare))
+        if cfg.compare in ROWS:
+            path, saved = open_checkpoint("", row=cfg.compare)
+        else:
+            path, saved = open_checkpoint(cfg.compare)
         own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
         rival_cfg = dataclasses.replace(data_cfg, **{name: saved["config"][name] for name in own
                                                      if name in saved["config"]})

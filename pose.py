@@ -23,7 +23,6 @@ if __name__ == "__main__":                        # before PyTorch, which takes 
 
 import argparse
 import csv
-import os
 import re
 import sys
 import time

@@ -25,8 +25,6 @@ B: clips of the global batch. Features: dicts of tensors with a leading B.
 if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
     import support.interrupt
 
-import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -47,7 +45,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from clip_model import Attention
-from data import Clips, DataConfig, shared_clips
+from data import Clips, DataConfig, fingerprint_clips, shared_clips
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
 from report.draw import draw_curves
 from report.evidence import Evaluated, write_report
@@ -57,12 +55,14 @@ from report.results import write_results
 from report.text import summary
 from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_checkpoint,
                                  write_torch)
-from support.commands import run_command
-from support.files import atomic, lock
+from support.commands import attempt, one_error, run_command
+from support.files import atomic, lock, set_aside
 from support.processes import (World, average_gradients, gather, join_world, rank0_first,
                                reseed)
 from support.settings import Range, build_configs, check_fields
+from support.signals import Signals, Stopped
 from systems.config import PeVLConfig
+from systems.refusals import refuse_blind_towers, refuse_too_much
 from systems.registry import build_model
 from systems.start import start_from
 from tables.fit import fitted, reasons
@@ -603,36 +603,7 @@ def load_optimizer(run, saved):
                          "an older checkpoint, or --fresh.") from None
 
 
-def set_aside(folder):
-    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost."""
-    if not any((folder / name).exists() for name in NAMES):
-        return
-    target = folder.with_name(f"{folder.name}.before-fresh")
-    number = 2
-    while target.exists():
-        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
-        number += 1
-    folder.rename(target)
-    print(f"note: --fresh: the run that was in {folder} is kept in {target}")
-
-
 # ---- Setting up ----------------------------------------------------------------------------------
-
-def fingerprint_data(data):
-    """SHA-256 of what is trained on: texts, clips and their labels, and a sample of the poses.
-
-    Videos and poses may move from disk to disk between two parts of a run, but other joints are
-    other numbers: some sixteen to thirty pose files, evenly spread over the clips, are read too.
-    """
-    clips = data.clips
-    about = [list(data.texts), [[clip.id, clip.label] for clip in clips]]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    if hasattr(data, "pose_path") and data.cfg.read_poses:
-        for clip in clips[::max(len(clips) // 16, 1)]:
-            with suppress(OSError):               # a missing file is for the loader to report
-                digest.update(Path(data.pose_path(clip)).read_bytes())
-    return digest.hexdigest()
-
 
 def run_folder(cfg, data_cfg, model_cfg):
     """--out, or a name that tells data, model and row."""
@@ -640,23 +611,6 @@ def run_folder(cfg, data_cfg, model_cfg):
     if cfg.row:
         name += "-" + cfg.row.replace("/", "-")
     return Path(cfg.out or f"out/{name}")
-
-
-def attempt(job, mistakes):
-    """job(), or None with its ValueError or OSError appended to `mistakes`."""
-    try:
-        return job()
-    except (ValueError, OSError) as mistake:
-        mistakes.append(mistake)
-        return None
-
-
-def one_error(mistakes):
-    """The only one of these errors, or a ValueError that lists all."""
-    if len(mistakes) == 1:
-        return mistakes[0]
-    listed = "".join(f"\n  {number}. {mistake}" for number, mistake in enumerate(mistakes, 1))
-    return ValueError(f"{len(mistakes)} mistakes:{listed}")
 
 
 def prepare(cfg, data_cfg, model_cfg, job=None):
@@ -697,7 +651,7 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     model = job.build(model_cfg, clip, data)
     config = as_json(model_cfg, data_cfg, cfg)
     identity = {**config, "CLIP weights": clip_hash, "precision": precision,
-                "data set": fingerprint_data(data), "processes": world.size,
+                "data set": fingerprint_clips(data), "processes": world.size,
                 "device": world.device.type}
     start = ""
     if cfg.init:
@@ -730,40 +684,6 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     return run
 
 
-def refuse_blind_towers(data_cfg, model_cfg):
-    """ValueError where a tower is to learn from what is not read: black frames, or no joints.
-
-    The presets (tables/rows.py) read what the model looks at; a flag can undo that by mistake, and
-    such a run would train without a word.
-    """
-    looks = {"pevl": (model_cfg.video, model_cfg.pose), "aim": (True, False)}
-    video, pose = looks.get(model_cfg.model, (False, False))
-    if video and not data_cfg.read_video:
-        raise ValueError(f"--no-read-video beside --model {model_cfg.model} with its video tower, "
-                         "which would see black. Expected --no-video too. Add it.")
-    if pose and not data_cfg.read_poses:
-        raise ValueError(f"--no-read-poses beside --model {model_cfg.model} with its pose tower, "
-                         "which would see nobody. Expected --no-pose too. Add it.")
-
-
-def refuse_too_much(cfg, data_cfg, processes):
-    """ValueError where one batch of frames is more than this machine's memory holds.
-
-    Said before anything is allocated: a system that runs out of memory kills the process, or
-    another one, without a reason that a person could read.
-    """
-    need = cfg.batch / processes * data_cfg.clip_bytes                    # one byte a colour
-    need *= 1 + 4 / cfg.accumulate                # and a part of the batch as float32
-    memory = math.inf
-    if hasattr(os, "sysconf"):                    # not on Windows
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if need > memory:
-        raise ValueError(f"--batch {cfg.batch} with {data_cfg.video_frames} frames of "
-                         f"{data_cfg.image_size} pixels needs {need / 2 ** 30:.0f} GiB for the "
-                         f"frames alone. Expected less than this machine's {memory / 2 ** 30:.0f}. "
-                         "Lower --batch, --video-frames or --image-size.")
-
-
 def open_folder(run):
     """Make the run's folder, take its lock on rank 0, and begin its log."""
     if run.world.rank == 0:
@@ -771,7 +691,7 @@ def open_folder(run):
         about = f"process {os.getpid()} on {socket.gethostname()}"
         run.lock = lock(run.folder / "run.lock", about)
         if run.cfg.fresh:
-            set_aside(run.folder)
+            set_aside(run.folder, NAMES)
             run.folder.mkdir(parents=True, exist_ok=True)
             run.lock.close()
             run.lock = lock(run.folder / "run.lock", about)
@@ -843,37 +763,6 @@ def tell_shared(run):
 
 
 # ---- The loop ------------------------------------------------------------------------------------
-
-class Stopped(SystemExit):
-    """SIGTERM or SIGINT was obeyed, the step finished and saved; exit code 128 + its number."""
-
-
-class Signals:
-    """While this is open, SIGTERM and SIGINT (Ctrl-C) are noted, to be obeyed after the step.
-
-    One that comes while an epoch is measured is obeyed after the next step; where no step is left,
-    the run ends as it would have. A second one is obeyed at once. Only a main thread may set handlers; elsewhere nothing changes.
-    """
-
-    def __init__(self):
-        self.caught = 0                           # number of the signal, 0: none
-        self.before = {}
-
-    def note(self, number, _):
-        if self.caught:
-            raise KeyboardInterrupt
-        self.caught = number
-
-    def __enter__(self):
-        with suppress(ValueError):                # no main thread
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self.note)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
 
 def train(cfg, data_cfg, model_cfg, job=None):
     """Train, or continue, and measure; leaves the run folder and returns the final metrics.

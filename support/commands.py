@@ -41,3 +41,20 @@ def tell(line):
     if sys.stderr.isatty():
         print(file=sys.stderr)
     print(f"{line}{rank}", file=sys.stderr, flush=True)
+
+
+def attempt(job, mistakes):
+    """job(), or None with its ValueError or OSError appended to `mistakes`."""
+    try:
+        return job()
+    except (ValueError, OSError) as mistake:
+        mistakes.append(mistake)
+        return None
+
+
+def one_error(mistakes):
+    """The only one of these errors, or a ValueError that lists all."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    listed = "".join(f"\n  {number}. {mistake}" for number, mistake in enumerate(mistakes, 1))
+    return ValueError(f"{len(mistakes)} mistakes:{listed}")

@@ -111,3 +111,19 @@ def tensor_bomb(tensors, most):
     if claimed > most:
         return f"its tensors claim {claimed} bytes, and files of its size hold at most {most}"
     return ""
+
+
+def set_aside(folder, names):
+    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost.
+
+    names: files of which one at least makes it a run's; a folder without them is left alone.
+    """
+    if not any((folder / name).exists() for name in names):
+        return
+    target = folder.with_name(f"{folder.name}.before-fresh")
+    number = 2
+    while target.exists():
+        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
+        number += 1
+    folder.rename(target)
+    print(f"note: --fresh: the run that was in {folder} is kept in {target}")
