@@ -38,7 +38,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
-from published.hrnet import WEIGHTS, cache_folder, load_hrnet, predict
+from published.hrnet import WEIGHTS, cache_folder, fold_norms, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
 from published.pose_programs import MEDIAPIPE, mediapipe_pose, rtmlib_pose
 from support.arrays import BadArrays, read_npz
@@ -425,7 +425,8 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
     # channels_last is the layout in memory that convolutions are fastest with.
-    model = cached(load_hrnet, weights).to(device, memory_format=torch.channels_last)
+    model = fold_norms(cached(load_hrnet, weights))
+    model = model.to(device, memory_format=torch.channels_last)
     look = partial(predict, model, flip=flip)
 
     if boxes:

@@ -378,7 +378,7 @@ def pose(full):
     frames = list(np.random.default_rng(0).integers(0, 255, (8, 480, 640, 3), dtype=np.uint8))
     boxes = torch.tensor([[200.0, 60, 420, 460]] * len(frames))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = hrnet.HRNet(32).eval().to(device, memory_format=torch.channels_last)
+    model = hrnet.fold_norms(hrnet.HRNet(32).eval()).to(device, memory_format=torch.channels_last)
     crops = hrnet.crop_people(frames, boxes, model.input_size, device)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for flip in (False, True):

@@ -6,14 +6,12 @@ gives each product the precision that docs/gpus.md tells. What does need a card 
 """
 import contextlib
 import dataclasses
-import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 import bench
 import train
 from clip_model import BACKBONES, CLIP
-from pevl import cosine, normalise
+from pevl import cosine
 from runs import SMALL, configs, outcome
 from support.processes import World
 from systems.config import PeVLConfig
@@ -198,6 +196,55 @@ def test_the_watcher_sees_who_waits(monkeypatch, fault):
     monkeypatch.setattr(model.clip.visual, "read_out", lambda tokens: fault(read_out(tokens)))
     with pytest.raises(AssertionError, match="waits for the device|between host and device"):
         step_on_meta(model, monkeypatch)
+
+
+# ---- Precision ------------------------------------------------------------------------------------
+
+PRODUCTS = re.compile(r"aten\.(mm|addmm|.*convolution.*|_scaled_dot_product.*)\b")     # with weights; attention
+
+
+class Precisions(TorchDispatchMode):
+    """Records the types that operations read: of products, and of all floating point."""
+
+    def __init__(self):
+        super().__init__()
+        self.products = set()
+        self.all = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        read = {x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.is_floating_point()}
+        self.all |= read
+        if PRODUCTS.match(str(func)):
+            self.products |= read
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA card here: run python -m pytest -m cuda on a machine with one")])])
+@pytest.mark.parametrize("changes", [{}, {"text": False, "sgl": False}, {"model": "vilp"}, {"model": "aim"}],
+                         ids=["pevl", "head", "vilp", "aim"])
+def test_products_have_the_precision_that_is_told(device, changes):
+    """docs/gpus.md: towers and refinement in bf16, the losses and the texts that they encode in float32.
+
+    Without a card: under the CPU's autocast, whose rule for products is the card's. (A pretended CUDA tensor cannot be
+    used: torch's CPU build refuses to index one.)
+    """
+    model = tiny_model(**changes).to(device).train()
+    batch = {name: x.to(device) for name, x in clips(4).items()}
+    with Precisions() as towers:
+        features = train.features_of(model, batch, (0,), "bf16")
+    with Precisions() as losses:
+        terms = model.losses(features)
+    assert towers.products == {torch.bfloat16}
+    assert losses.all == {torch.float32}
+    assert all(x.dtype == torch.float32 for x in terms.values())
+
+
+def test_cosines_stay_out_of_autocast():
+    """A cosine is multiplied by up to 100: it is computed in float32 wherever it stands."""
+    with torch.autocast("cpu", torch.bfloat16), Precisions() as inside:
+        cosine(torch.randn(3, 8).bfloat16(), torch.randn(2, 8))
+    assert inside.products == {torch.float32}
 
 
 # ---- `bench.py gpu`, as far as it runs without a card --------------------------------------------

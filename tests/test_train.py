@@ -626,6 +626,7 @@ def nothing():
     yield None
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run on one to check autocast")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(tree, tmp_path, precision):
