@@ -149,13 +149,16 @@ OTHERS = """
   .hero strong { font-size: 2.4rem; }
   .bar { width: 4.5rem; }
   .plain { font-size: .82rem; }
+  .plain th, .plain td { padding-right: .6rem; }
   .plain tbody th { min-width: 7.5rem; }
   .confusion tbody th, .confusion.dense tbody th { min-width: 8rem; max-width: 9.5rem;
     white-space: normal; font-size: .62rem; line-height: 1.15; }
-  .film { grid-template-columns: 4.6rem minmax(0, 1fr); }
+  .film { grid-template-columns: 4.2rem minmax(0, 1fr); min-width: 26rem; }
   .film span { font-size: .72rem; }
-  .heat { min-width: 27rem; }
-  .heat thead th:first-child { width: 5.5rem; }
+  .heat { font-size: .78rem; }
+  .heat thead th:first-child { width: 4.6rem; }
+  .heat .best { width: 7.4rem; font-size: .72rem; }
+  .clip { padding: .25rem .7rem .6rem; }
   .two { grid-template-columns: minmax(0, 1fr); }
 }
 @media print {
