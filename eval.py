@@ -697,45 +697,59 @@ def results_folder(cfg, data_cfg, source):
     return source.parent
 
 
-def evaluate_rival(cfg, data_cfg, main, world, precision):
-    """Evaluate the run that --compare names on the clips of another -> Evaluated.
+def evaluated(name, model, dataset, result, about, path=None, saved=None):
+    """A model and its answers as report/evidence.py wants them; saved: its checkpoint's content."""
+    one = Evaluated(name=name, model=model, dataset=dataset, result=result, about=about)
+    if saved:
+        one.checkpoint = path
+        one.config = saved["config"]
+        one.versions = saved["versions"]
+    return one
 
-    main: the Evaluated that it is compared with. Its own settings of frames and crops are the
-    rival's, too; where the clips lie, which ones and how many views is the main run's to say.
-    ValueError where its labels are others.
+
+def open_rival(name):
+    """The checkpoint that --compare means: of a row's newest run, or of a run folder or file."""
+    if name in ROWS:
+        return open_checkpoint("", row=name)
+    return open_checkpoint(name)
+
+
+def evaluate_rival(cfg, data_cfg, main, world, precision):
+    """Evaluate what --compare names on the clips of another run -> Evaluated.
+
+    main: the Evaluated that it is compared with. How clips are seen (frames, size, prompt) is the
+    rival's own; which clips, where they lie and how many views is said by the main run. ValueError
+    where the labels are others.
     """
+    own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
     path = None
     saved = None
     if cfg.compare == "clip":
-        config = dataclasses.replace(PeVLConfig(), model="clip", clip=cfg.clip,
-                                     **{name: getattr(main.model.config, name) for name in
-                                        ("backbone", "image_size", "pose_frames", "video_frames")})
-        rival_cfg = dataclasses.replace(data_cfg, read_poses=False, read_video=True)
-        name = f"CLIP {config.backbone}, zero-shot"
+        config = main.model.config
+        plain = PeVLConfig(model="clip", backbone=config.backbone, clip=config.clip,
+                           image_size=config.image_size, pose_frames=config.pose_frames,
+                           video_frames=config.video_frames)
+        seen = {"read_video": True, "read_poses": False}
+        name = f"CLIP {plain.backbone}, zero-shot"
     else:
-        if cfg.compare in ROWS:
-            path, saved = open_checkpoint("", row=cfg.compare)
-        else:
-            path, saved = open_checkpoint(cfg.compare)
-        own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
-        rival_cfg = dataclasses.replace(data_cfg, **{name: saved["config"][name] for name in own
-                                                     if name in saved["config"]})
+        path, saved = open_rival(cfg.compare)
+        seen = {key: saved["config"][key] for key in own if key in saved["config"]}
         name = path.parent.name
 
-    dataset = Clips(rival_cfg, cfg.eval_split, train=False, views=cfg.views)
+    dataset = Clips(dataclasses.replace(data_cfg, **seen), cfg.eval_split, train=False,
+                    views=cfg.views)
     if saved:
         check_data(dataset, saved)
         model = rebuild(saved, cfg.clip)
     else:
-        model = build_model(config, load_trunk(config), dataset.texts, len(dataset.joints))
+        model = build_model(plain, load_trunk(plain), dataset.texts, len(dataset.joints))
     model = model.to(world.device)
+
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
                       precision=precision)
-    about = {**main.about, "checkpoint": str(path or ""), "model": model.config.model,
+    about = {**main.about, "checkpoint": str(path or "none"), "model": model.config.model,
              "backbone": model.config.backbone}
-    return Evaluated(name=name, model=model, dataset=dataset, result=result, about=about,
-                     checkpoint=path, config=saved and saved["config"],
-                     versions=saved and saved["versions"])
+    return evaluated(name, model, dataset, result, about, path, saved)
 
 
 def run(argv):
@@ -769,10 +783,8 @@ def run(argv):
     about = {"checkpoint": str(path), "model": model.config.model,
              "backbone": model.config.backbone, "data": data_cfg.data,
              "split": cfg.eval_split, "views": cfg.views}
-    one = Evaluated(name=path.parent.name if saved else f"{cfg.model} {cfg.backbone}",
-                    model=model, dataset=dataset, result=result, about=about,
-                    checkpoint=path if saved else None, config=saved and saved["config"],
-                    versions=saved and saved["versions"])
+    name = path.parent.name if saved else f"{cfg.model} {cfg.backbone}"
+    one = evaluated(name, model, dataset, result, about, path, saved)
     rival = None
     if cfg.compare:
         rival = evaluate_rival(cfg, data_cfg, one, world, precision)

@@ -1,10 +1,12 @@
 """Several runs on one page: two that answered the same clips, and a table of the lab.
 
-question                         | here                 | tests
-which of two is better, how sure | `verdict`, `figures_of` | test_page.py: test_two_runs_side_by_side
-where each is ahead              | `label_differences`  | test_page.py: test_two_runs_side_by_side
-what is set otherwise            | `differing_settings` | test_evidence.py: test_compare_two_runs
-a table of the paper, as trained | `lab_page`           | test_lab.py: test_lab
+question                         | here                    | test
+which of two is better, how sure | `verdict`, `figures_of` | test_two_runs_side_by_side
+where each is ahead              | `label_differences`     | test_two_runs_side_by_side
+what is set otherwise            | `differing_settings`    | test_compare_two_runs
+a table of the paper, as trained | `lab_page`              | test_lab
+
+The tests are in tests/test_page.py, test_evidence.py and test_lab.py.
 
 Differences are the first run minus the second, in percentage points.
 """
@@ -37,6 +39,9 @@ def verdict(first, second, pair):
 def figures_of(comparison, a):
     """Both runs' accuracies with their intervals; of top-1 and the mean the paired difference."""
     b = comparison.rival
+
+    # Two intervals that overlap do not say that two runs are alike: most clips are hard or easy for
+    # both, and that cancels in the difference. Hence the interval of the difference itself.
     pairs = {"top1": comparison.top1, "mean": comparison.mean}
     rows = []
     for metric in metrics_of(a.result):
@@ -59,6 +64,7 @@ def figures_of(comparison, a):
 
 def clips_by_answers(pair, first, second):
     """How many clips both, one or none answered rightly."""
+    # The two counts off the diagonal are all that tells the runs apart.
     rows = [[f"{first} right", pair.both, pair.only_a],
             [f"{first} wrong", pair.only_b, pair.neither]]
     return table(["clips", f"{second} right", f"{second} wrong"], rows,
@@ -67,6 +73,7 @@ def clips_by_answers(pair, first, second):
 
 def label_differences(a, b):
     """Accuracy of both runs by class, the first run's largest loss first; of many both ends."""
+    # A label without clips says nothing, neither here nor there.
     found = []
     for label, ours, theirs in zip(a.labels, a.result["per_class"], b.result["per_class"]):
         if ours is not None and theirs is not None:
@@ -91,7 +98,7 @@ def difference_of(row):
 def differing_settings(a, b):
     """A table of the settings that are not the same, folded; those of places are left out."""
     rows = []
-    for name in {**a.config, **b.config}:
+    for name in {**a.config, **b.config}:         # a setting that only one of them has counts, too
         ours = shown_value(a.config.get(name, "-"))
         theirs = shown_value(b.config.get(name, "-"))
         if ours != theirs and name not in PLACES:
@@ -115,6 +122,9 @@ def compared(contents):
     comparison = contents.comparison
     if comparison is None:
         return None
+
+    # From the sentence to the details: who is ahead, by how much, on which clips and labels, and
+    # what was set otherwise, which may be the reason.
     a = contents.measured
     b = comparison.rival
     pair = comparison.top1
@@ -130,6 +140,7 @@ def compared(contents):
 
 def seeds_of(row):
     """Each seed's figure, a link to the page of its run where there is one. row: LabRow."""
+    # A link from file to file: the lab's folder can be moved, or sent, as a whole.
     cells = []
     for top, page in zip(row.tops, row.pages):
         said = f"{top:.1f}"
@@ -140,7 +151,8 @@ def seeds_of(row):
 
 
 def mean_and_spread(tops):
-    """Mean and standard deviation over the seeds, which one seed has not: (float, float or None)."""
+    """Mean and standard deviation over the seeds, which one seed has not: two floats, or one and
+    None."""
     spread = None
     if len(tops) > 1:
         spread = float(np.std(tops, ddof=1))
@@ -149,6 +161,7 @@ def mean_and_spread(tops):
 
 def lab_bar(row):
     """A row of the lab as a bar: its whisker is one standard deviation to each side."""
+    # The whisker must stay on the axis, though a mean plus a deviation may pass 100.
     mean, spread = mean_and_spread(row.tops)
     one = Bar(row.name, mean / 100)
     if spread is not None:

@@ -97,11 +97,15 @@ def most_confused(confusion, count):
 
 
 def both_ends(label, room=42):
-    """A label of at most `room` letters, its middle left out: labels often differ at the end."""
+    """A label of at most `room` letters, its middle left out: labels often differ at the end.
+
+    Words stay whole where there are some.
+    """
     if len(label) <= room:
         return label
-    head = label[:room // 2].rstrip()
-    tail = label[-(room - room // 2 - 3):].lstrip()
+    half = (room - 3) // 2                        # beside the dots and their blanks
+    head = label[:half].rsplit(" ", 1)[0]
+    tail = label[-half:].split(" ", 1)[-1]
     return f"{head} … {tail}"
 
 

@@ -1,10 +1,10 @@
 """From a model and its answers to the records of the page: what was answered, what was looked at.
 
-paper                   | here                                     | tests/test_evidence.py
-Fig. 1c                 | `look_at`: patch weights, attention      | test_a_clip_is_looked_at
-Fig. 3b, Eq. (4)        | `matrix_of`: frames x words of a clip    | test_matrix_is_that_of_the_similarity
-ViLP, saliency of P-VCS | `look_at`                                | test_saliency_of_vilp
--                       | `write_report`: all of it, into the page | test_report_of_an_evaluation
+paper            | here                                     | tests/test_evidence.py
+Fig. 1c          | `look_at`: patch weights, attention      | test_a_clip_is_looked_at
+Fig. 3b, Eq. (4) | `matrix_of`: frames x words of a clip    | test_matrix_is_that_of_the_similarity
+ViLP, P-VCS      | `look_at`: its saliency of frames        | test_saliency_of_vilp
+-                | `write_report`: all of it, into the page | test_report_of_an_evaluation
 
 Shapes: T pose frames, Tv video frames, N patches of a frame, W words, K labels, B clips.
 """
@@ -56,6 +56,7 @@ def sha256_of(path):
 
 def measured(one):
     """The page's record of an `Evaluated`."""
+    # Zero-shot CLIP has no checkpoint, hence no log, and its model's settings are all there are.
     history = []
     config = one.config or {}
     if one.checkpoint is not None:
@@ -108,6 +109,7 @@ def look_at(one, prediction, text, device):
     labels = one.dataset.labels
     true = labels[prediction["label"]]
     answer = labels[prediction["predicted"]]
+    # What each similarity would have said alone shows which of them was misled.
     strip = strip_of(model, one.dataset, prediction["index"], true, true == answer, device)
     alone = {}
     for name, label in prediction["alone"].items():
@@ -115,7 +117,8 @@ def look_at(one, prediction, text, device):
     looked = LookedAt(id=prediction["id"], label=true, answer=answer, alone=alone, strip=strip,
                       probability=prediction["probability"])
 
-    # The answer first, then, where it is another one, what it should have been.
+    # The answer first, then, where it is another one, what it should have been: both matrices side
+    # by side show which words drew the clip the wrong way.
     shown = dict.fromkeys([prediction["predicted"], prediction["label"]])
     if text is None or not (shows_words(model) or hasattr(model, "saliency")):
         return looked
@@ -131,6 +134,7 @@ def look_at(one, prediction, text, device):
 
 def chosen_clips(predictions):
     """The most confident mistakes, and the most confident right answers of different labels."""
+    # Confident mistakes teach most: there the model did not waver, it was sure of something wrong.
     readable = [p for p in predictions if not p["broken"]]
     ranked = sorted(readable, key=lambda p: -p["probability"])
     wrong = [p for p in ranked if p["predicted"] != p["label"]]
@@ -154,6 +158,7 @@ def add_rival(looked, prediction, rival, device):
 
 def clips_of(one, rival, device):
     """LookedAt of the most confident mistakes and of right answers: two lists."""
+    # The texts are encoded once for all clips; dropout and dropped paths are off, then as before.
     model = one.model
     was_training = model.training
     model.eval()
@@ -182,6 +187,7 @@ def cost_rows(one, operations):
             rows.append([name, f"{tuned:.3f}", f"{total:.3f}"])
         return rows
 
+    # The parts of the model and, last, their sum.
     costs = count_costs(one.model.config, len(one.dataset.joints))
     sums = {"gmacs": 0.0, "tunable_m": 0.0, "total_m": 0.0}
     for name, cost in costs.items():
@@ -196,6 +202,7 @@ def cost_rows(one, operations):
 
 def comparison_of(one, rival):
     """The paired differences of two runs on the same clips. ValueError where they are not."""
+    # By id and in order: paired differences of other clips would be numbers without a meaning.
     ours = one.result["predictions"]
     theirs = rival.result["predictions"]
     same = [p["id"] for p in ours] == [p["id"] for p in theirs]
@@ -215,6 +222,7 @@ def write_report(one, folder, device, rival=None, operations=False):
     one: Evaluated. rival: another one on the same clips, for a page of two runs. operations: count
     those of a clip, too, which takes some seconds.
     """
+    # A figure of the paper only where data set, system, backbone and switches are the same.
     mine = measured(one)
     printed = printed_for({**mine.config, "data": one.about["data"]})
     apart = []

@@ -33,6 +33,7 @@ DASHES = ("none", "7 3", "2 3", "9 3 2 3", "4 2", "1 2", "12 4")
 
 def picture(image, alt, kind="PNG"):
     """An <img> that holds the picture itself. kind: PNG for flat colours, JPEG for photographs."""
+    # loading="lazy": a browser decodes what is scrolled to, so that many pictures open at once.
     buffer = io.BytesIO()
     if kind == "JPEG":
         image.convert("RGB").save(buffer, "JPEG", quality=84)
@@ -88,6 +89,7 @@ def legend(names):
 
 def chart_axes(points, high, low, height):
     """Where a chart's numbers lie: an `Axes` that holds all points and low .. high."""
+    # The y axis ends at round numbers, the x axis at the first and the last point.
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
     marks = ticks(min(low, *ys), max(high, *ys))
@@ -115,6 +117,7 @@ def grid_of(axes, x_name, height):
 
 def line_of(axes, points, number):
     """One line of a chart, with a dot at each point where there are few."""
+    # One decimal of a unit is finer than a pixel, and keeps the file small.
     spots = [(axes.across(x), axes.down(y)) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     parts = [tag("polyline", class_="line", points=path, stroke=tint(number),
@@ -195,6 +198,7 @@ class Bar:
 
 def bar_parts(one, axes, y):
     """A bar at height y: its name above, the interval as a whisker, the paper's as a diamond."""
+    # The name stands above its bar and not beside it, so that a phone has the width for the bar.
     end = axes.across(one.share)
     parts = [words_at(axes.left + 4, y - 11, one.name),
              stroke(axes.left, y, end, y, stroke="var(--s0)", stroke_width=9)]
@@ -241,7 +245,7 @@ FILM_ROWS = {
 
 
 def film_row(name, strip, columns):
-    """One row of a film as a picture: up to `columns` frames, evenly over the clip, side by side."""
+    """One row of a film as a picture: up to `columns` frames, side by side, evenly over the clip."""
     Tv = len(strip["frames"])
     shown = np.linspace(0, Tv - 1, min(columns, Tv))
     shown = shown.round().astype(int)             # indices of video frames
@@ -264,6 +268,7 @@ def film(strip, rivals=(), columns=8):
     strip: as `report.draw.draw_strip` wants it. rivals: (name, strip) of other models that saw the
     same clip; of each, the attention that its class token ends with is shown.
     """
+    # Each row is one picture: a browser would space eight of them differently in every row.
     cells = []
     for name in rows_of(strip):
         said = FILM_ROWS[name]
@@ -294,6 +299,7 @@ def scale(low, high):
 
 def heat_row(column, word, low, high):
     """One word of a heat map. column: (T,) cosines of the frames with it."""
+    # The picture shows where, the text beside it how much: neither needs the other to be seen.
     T = len(column)
     best = int(column.argmax())
     said = f"{column[best]:.2f} at frame {best + 1}"

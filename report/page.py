@@ -49,6 +49,7 @@ def hero(m, figures):
 
     figures: the paper's, metric -> percent. For Toyota-Smarthome it is the mean over classes.
     """
+    # The first that is printed is the one that the benchmark's papers compare.
     metric = next(iter(figures), "top1")
     low, high = m.bounds(metric)
     beside = "none printed"
@@ -83,6 +84,7 @@ def headline(contents):
     if contents.printed is not None:
         figures = contents.printed.figures
 
+    # The same figures twice: as a table, to be read off, and as bars, to be compared at a glance.
     rows = []
     bars = []
     for metric in metrics_of(m.result):
@@ -97,6 +99,7 @@ def headline(contents):
         rows.append(row)
         bars.append(one)
 
+    # Without a figure of the paper its column would say "none" in every row: it is left out.
     headers = ["accuracy", "this run", "95 % interval"]
     caption = "percent; whiskers are the intervals"
     if figures:
@@ -120,6 +123,8 @@ def confusions(m):
     if len(m.labels) <= SMALL:
         parts.append(matrix_table(m.confusion, m.unread, m.labels, order))
     else:
+        # A table of 500 x 500 cells can neither be read nor scrolled. The picture shows whether
+        # labels are confused in groups or all over; the names are in the smaller table.
         parts.append(matrix_picture(m.confusion, order))
         zoomed = most_confused(m.confusion, ZOOM)
         if zoomed:
@@ -153,6 +158,7 @@ def label_row(m, k):
 
 def label_rows(m):
     """Rows of all labels that have clips, the lowest accuracy first."""
+    # Labels without clips have no accuracy; `by_label` names them.
     shares = m.result["per_class"]
     known = []
     for k, share in enumerate(shares):
@@ -187,6 +193,8 @@ def matrices_of(clip):
     """Fig. 3b for a clip: the answer's words and, where they differ, the true label's."""
     if not clip.matrices:
         return None
+
+    # One scale for both maps: brighter in one is more similar than darker in the other.
     low = min(float(matrix.values.min()) for matrix in clip.matrices)
     high = max(float(matrix.values.max()) for matrix in clip.matrices)
     maps = []
@@ -215,6 +223,7 @@ def answer_said(clip):
     """The answer, and the true label where it is another one."""
     right = clip.label == clip.answer
     kind = "right" if right else "wrong"
+    # Colour says it a second time, never alone: the true label follows where it is another one.
     said = ["answered ", tag("b", clip.answer, class_=kind), f" with {percent(clip.probability)}"]
     if not right:
         said += ["; it is ", tag("b", clip.label)]
@@ -266,6 +275,7 @@ def looked_at(contents):
     else:
         lead = "No clip that could be read was answered wrongly."
         more = None
+    # Of a few mistakes all is shown that the model looked at; of the next ones what was answered.
     cards = [clip_card(clip, other) for clip in contents.mistakes]
     parts = [section("mistakes", "The most confident mistakes", tag("p", lead), cards, more)]
     if contents.rights:
@@ -286,6 +296,7 @@ def training(m):
     accuracies = {}
     for name, line in curves(epochs, is_accuracy, "epoch", unit=100).items():
         accuracies[metric_name(name)] = line
+    # Losses are logged every few steps; a run of one or two epochs has a curve by that, too.
     losses = curves(steps or epochs, is_loss, "step")
     charts = [line_chart(losses, "training loss", "step"),
               line_chart(accuracies, "held-out accuracy, %", "epoch", high=100)]
@@ -329,6 +340,7 @@ def costs(contents):
         speed = m.result["clips"] / m.result["seconds"]
         rows.append(["this evaluation", f"{duration(m.result['seconds'])}, {speed:.1f} clips/s"])
 
+    # Whether operations were counted shows in the rows: they have a fourth cell.
     parts = []
     if rows:
         parts.append(table(["what", "took"], rows))
@@ -373,6 +385,7 @@ def made_with(m):
             packages.append(f"{name} {version}")
     commit = m.versions.get("commit") or "not known"
 
+    # What was evaluated, and on what; then what the checkpoint says of its training.
     facts = [[name, shown_value(value)] for name, value in m.about.items()]
     facts.append(["checkpoint's SHA-256", tag("code", m.sha256 or "none: no file")])
     facts.append(["commit of training", tag("code", commit)])
@@ -406,6 +419,7 @@ def navigation(body):
     """Links to the sections that are in the body."""
     links = []
     for name, said in SECTIONS.items():
+        # Ids are written by `section` alone, and texts cannot hold this: quotes are escaped there.
         if f' id="{name}"' in body:
             links.append(tag("li", tag("a", said, href=f"#{name}")))
     return tag("nav", tag("ul", links), aria_label="parts of this page")
@@ -423,6 +437,7 @@ def page(contents):
     title = f"{m.name}: {about['data']}, {about['split']} split"
     header = tag("header", tag("h1", title), lead)
 
+    # In the order of a reader's questions. A section that has nothing to say is None, and absent.
     parts = [
         headline(contents),
         compared(contents),

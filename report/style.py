@@ -14,8 +14,8 @@ OTHERS    | phones and paper                            | test_a_browser_opens_i
 """
 
 # Colours have names. The dark half changes what the names mean and nothing else; text has a
-# contrast of at least 4.5 to what is behind it in both, which tests/test_page.py computes. --mark and
-# --miss are red, green, blue, so that a cell can be more or less transparent.
+# contrast of at least 4.5 to the page in both, which tests/test_page.py computes. --mark and --miss
+# are red, green, blue, so that a cell can be more or less transparent.
 COLOURS = """
 :root {
   --paper: #ffffff; --ink: #1c2430; --quiet: #555e6d; --rule: #d8dde4; --panel: #f4f6f9;
@@ -39,7 +39,7 @@ TEXT = """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 header, main, footer, nav { max-width: 68rem; margin: 0 auto; padding: 0 1.25rem; }
 header { padding-top: 1.5rem; }
 footer { padding-top: 1rem; padding-bottom: 3rem; color: var(--quiet); font-size: .875rem; }
@@ -54,8 +54,8 @@ section { border-top: 1px solid var(--rule); padding: 1.5rem 0 1rem; scroll-marg
 .note, figcaption, caption { color: var(--quiet); font-size: .875rem; }
 .skip { position: absolute; left: -999rem; }
 .skip:focus { position: static; display: inline-block; padding: .5rem 1.25rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; margin: .75rem 0 1rem;
-  padding: 0; font-size: .9rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; list-style: none; padding: 0;
+  margin: .75rem 0 1rem; font-size: .9rem; }
 .hero { display: flex; flex-wrap: wrap; gap: .25rem 2rem; align-items: baseline; margin: .5rem 0; }
 .hero strong { font-size: 3rem; line-height: 1.1; letter-spacing: -.02em; }
 .hero span { color: var(--quiet); }
@@ -149,13 +149,16 @@ OTHERS = """
   .hero strong { font-size: 2.4rem; }
   .bar { width: 4.5rem; }
   .plain { font-size: .82rem; }
+  .plain th, .plain td { padding-right: .6rem; }
   .plain tbody th { min-width: 7.5rem; }
   .confusion tbody th, .confusion.dense tbody th { min-width: 8rem; max-width: 9.5rem;
     white-space: normal; font-size: .62rem; line-height: 1.15; }
-  .film { grid-template-columns: 4.6rem minmax(0, 1fr); }
+  .film { grid-template-columns: 4.2rem minmax(0, 1fr); min-width: 26rem; }
   .film span { font-size: .72rem; }
-  .heat { min-width: 27rem; }
-  .heat thead th:first-child { width: 5.5rem; }
+  .heat { font-size: .78rem; }
+  .heat thead th:first-child { width: 4.6rem; }
+  .heat .best { width: 7.4rem; font-size: .72rem; }
+  .clip { padding: .25rem .7rem .6rem; }
   .two { grid-template-columns: minmax(0, 1fr); }
 }
 @media print {

@@ -250,6 +250,11 @@ def test_confusion_of_few_labels_has_every_count():
     assert (numbers.sum(1) == m.confusion[some].sum(1)).all() and numbers[:, 3].any()
 
 
+def test_long_labels_keep_both_ends():
+    assert confusion.both_ends("Back, 2.5 somersaults, 2.5 twists, pike position", 42) == "Back, 2.5 … twists, pike position"
+    assert confusion.both_ends("short", 42) == "short" and len(confusion.both_ends("x" * 99, 42)) <= 42
+
+
 def test_many_labels_are_a_picture_and_a_table():
     text = page.page(contents(K=200, n=1000))
     assert "The 24 labels that are confused most" in text and "confusion matrix of 200 labels" in text

@@ -27,10 +27,10 @@ import numpy as np
 
 import train
 from eval import as_json
+from report.beside import lab_page
 from report.draw import draw_bars
 from report.log import Log
 from report.records import LabRow
-from report.beside import lab_page
 from support.checks import unknown_name
 from support.commands import run_command
 from support.files import atomic
