@@ -90,7 +90,8 @@ class PeVLConfig:
     p2v_kind: Annotated[Literal["attention", "block"],
                         "P2V alone, or with the frozen MLP of a block of CLIP behind it (D30)"
                         ] = "attention"
-    p2v_after: Annotated[int, "block of the video tower behind which P2V is; 0: last (D30)"] = 0
+    p2v_after: Annotated[int, "block of the video tower behind which P2V is; 0: last (D30)",
+                         Range(0, 64)] = 0
     v2p_group: Annotated[bool, "Eq. (2) as a grouping: tokens compete for pixels (D31)"] = False
 
     # Sec. 3.3: SGMC.

@@ -16,7 +16,7 @@ STEPS = [
     ["systems.config"],
     ["systems.base", "systems.heatmaps", "systems.readings", "systems.starts"],
     ["pevl", "data"],
-    ["systems.vilp", "systems.aim", "systems.zero_shot", "systems.start", "systems.views"],
+    ["systems.vilp", "systems.aim", "systems.zero_shot", "systems.start", "systems.views", "systems.refusals"],
     ["systems.registry"],
     ["report.results"],
     ["tables.rows", "tables.printed", "tables.costs"],
