@@ -89,7 +89,8 @@ class ActionModel(nn.Module):
         device = clip.logit_scale.device
 
         # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
-        # 22 of Diving48. But where ViLP's padding has a vote (D32). On the CPU even where a model has no memory ("meta"): values are read.
+        # 22 of Diving48. (Not where ViLP's padding has a vote, D32.) On the CPU even where a model
+        # has no memory ("meta"): values are read.
         with torch.device("cpu"):
             tokens = tokenize(texts, clip.config.context_length)
         longest = int(tokens.argmax(1).max()) + 1         # the end token has the largest number
