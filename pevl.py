@@ -50,7 +50,7 @@ H x W, pixels       | image_size           | a frame is square
 m, M                | patch_weight, weight | one number in [0, 1] for each patch; 0 = background
 I of Eq. (1)        | ~looks               | queries that pass through P2V unchanged (D5)
 alpha^P2V           | share                | P2V.forward; rows sum to 1
-alpha^V2P           | -                    | inside F.scaled_dot_product_attention, V2P.forward
+alpha^V2P           | -                    | inside V2P.attend: PyTorch's attention, or group_pixels
 Q, K, and V of P2V  | q, k, v              | queries, keys, values; V is also the video, see below
 z_v, z_p            | z_v, z_p             | tokens as the encoders give them
 z_t                 | sentences, words     | what `encode_texts` gives
@@ -444,8 +444,8 @@ def masked_softmax(scores, weight, literal_mask=False, mask="product"):
 class Refinement(nn.Module):
     """What P2V and V2P share: queries, keys and values of h heads, and an end that starts at zero.
 
-    d: width of the tokens. heads: h, which divides d. PeVL copies the start of queries, keys, values
-    and layer norms from CLIP (start_from_block, D28).
+    d: width of the tokens. heads: h, which divides d. PeVL copies the start of queries, keys,
+    values and layer norms from CLIP (start_from_block, D28).
     """
 
     def __init__(self, d, heads):
@@ -922,7 +922,7 @@ class PeVL(ActionModel):
             z_p, joint_weights = self.pose(                                 # (B, T, 1 + J, d)
                 batch["keypoints"], batch["scores"], trunk)
 
-        # Sec. 3.2.1: pose tells video where to look. M is not cut off: the pose tower learns, too.
+        # Sec. 3.2.1: pose tells video where to look. The gradient passes M: so learns the pose (D3).
         refined_v = z_v
         if self.p2v is not None:
             M = self.mask(batch, joint_weights)                             # (B, Tv, N)

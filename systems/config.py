@@ -80,7 +80,7 @@ class PeVLConfig:
     drop_path: Annotated[float, "stochastic depth of adapters, 0 to this over depth (AIM)",
                          Range(0, 0.99)] = 0.2
 
-    # Sec. 3.2: UCMR.
+    # Sec. 3.2: UCMR. From literal_mask on: which reading of an equation or a sentence is built.
     p2v: Annotated[bool, "pose-adapted vision attention, Eq. (1) (Table 5)"] = True
     v2p: Annotated[bool, "video-enriched pose, Eq. (2) (Table 5)"] = True
     refinement: Annotated[bool, "refinement supervision, Eq. (3) (Table 5)"] = True
@@ -147,10 +147,11 @@ class PeVLConfig:
                 f"sim={','.join(self.sim)} and video={self.video}, pose={self.pose}",
                 "vs with video, ps or fw with pose")
 
-        # log 0 leaves background out by itself; with a score of 0 it would not be Eq. (1) as printed.
+        # log 0 leaves background out by itself, so that it has no score of 0 as in Eq. (1).
         if self.literal_mask and self.mask == "log":
             raise conflict("literal_mask and mask=log", "literal_mask with mask=product")
 
+        # Blocks are counted from 1; 0 is the last, so that nobody needs to know the depth.
         depth = BACKBONES[self.backbone].vision_layers
         if not 0 <= self.p2v_after <= depth:
             raise conflict(f"p2v_after={self.p2v_after}",

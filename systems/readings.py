@@ -35,13 +35,13 @@ def log_masked(scores, weight):
 
 
 def group_pixels(q, k, v):
-    """Eq. (2) as a grouping: each pixel is shared out over the queries, each takes its pixels' mean.
+    """Eq. (2) as a grouping: a pixel is shared out over the queries, each takes its pixels' mean.
 
         a[q, n] = softmax over q of (query_q . key_n / sqrt(c))
         out_q = sum_n a[q, n] value_n / sum_n a[q, n]
 
-    q (..., h, 1 + J, c), the background first; k, v (..., h, n, c) -> (..., h, 1 + J, c). So queries
-    compete, and the background token takes what belongs to no joint. In Eq. (2) as printed each
+    q (..., h, 1 + J, c), the background first; k, v (..., h, n, c) -> (..., h, 1 + J, c). So
+    queries compete, and the background token takes what belongs to no joint. In Eq. (2) as printed each
     query has a softmax of its own over the pixels; there a background takes nothing from anyone.
     GroupViT (reference 55) assigns pixels so; it makes the choice hard, we leave it soft (D31).
 

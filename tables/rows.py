@@ -1,7 +1,8 @@
 """Tables 4 to 9 of the PeVL paper as settings, and the defaults that a data set or a model brings.
 
 A row of an ablation table is a set of changes to `PeVLConfig` and nothing else: the model has a
-switch for every part that the paper takes away, and for every sentence that can be read otherwise. `python train.py --row table5/no-p2v` trains one,
+switch for every part that the paper takes away, and for some sentences that can be read in two ways
+(the rows `readings/...`, which are ours). `python train.py --row table5/no-p2v` trains one,
 `python train.py --list-rows` prints them all, `python -m toy.lab table5` trains a table's rows.
 
 paper         | here                       | test
