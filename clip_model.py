@@ -373,6 +373,18 @@ class VisionTransformer(nn.Module):
         """tokens (..., d) -> (..., e) in the joint space of image and text, not normalised."""
         return self.ln_post(tokens) @ self.proj
 
+    def class_attention(self, images):
+        """images (B, 3, S, S) -> (B, N) float32: where the last block's class token looks.
+
+        Mean over the heads; its attention to itself is left out, so that a row sums to less than 1.
+        """
+        *first, last = self.transformer.resblocks
+        x = self.embed(images)                                          # (B, Nv, d)
+        for block in first:
+            x = block(x)
+        _, weights = last.attn(last.ln_1(x), need_weights=True)         # (B, Nv)
+        return weights[:, 1:]
+
     def forward(self, images):
         """images (B, 3, S, S) -> (B, e), read from the class token."""
         tokens = self.transformer(self.embed(images))                   # (B, Nv, d)
@@ -606,6 +618,35 @@ def tokenize(texts, context_length=77, truncate=True):
             numbers = numbers[:room]
         row[:len(numbers) + 2] = torch.tensor([START, *numbers, END])
     return tokens
+
+
+def token_texts(tokens):
+    """What token numbers stand for, a list of texts: for pictures that name single tokens.
+
+    tokens: integers, a sequence or a tensor (W,). A token that does not end its word has a "-".
+
+    >>> token_texts(tokenize("a somersault", context_length=6)[0, 1:4])
+    ['a', 'somer-', 'sault']
+    """
+    vocabulary = _vocabulary()
+    token_of = _token_of()
+    byte_of = {letter: byte for byte, letter in vocabulary.letter.items()}
+    texts = []
+    for number in map(int, tokens):
+        token = token_of[number]
+        word = token.removesuffix("</w>")
+        if number >= START:                 # start and end are names, not letters of bytes
+            texts.append(token)
+            continue
+        text = bytes(byte_of[letter] for letter in word).decode("utf-8", "replace")
+        texts.append(text if token != word else text + "-")
+    return texts
+
+
+@functools.lru_cache(maxsize=1)
+def _token_of():
+    """Number -> token, the vocabulary turned round."""
+    return {number: token for token, number in _vocabulary().number.items()}
 
 
 # ---- Loading -----------------------------------------------------------------------------------

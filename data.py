@@ -23,8 +23,13 @@ is converted to; n the frames of a clip, r the rows of its pose file.
     python data.py layout NAME                       the folders that a data set needs
     python data.py check NAME --root DIR [--full]    what is wrong with a download
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import contextlib
 import gc
+import hashlib
+import json
 import math
 import os
 import re
@@ -42,10 +47,13 @@ import torch
 from PIL import Image
 
 from pose import JOINT_SETS, joint_set, read_pose
+from published import layouts
 from published.annotations import (Clip, Source, diving_text, read_custom, read_diving48, read_gym,
                                    read_haa500, read_hmdb51, read_index, read_k400,
                                    read_smarthome, read_ucf101)
 from support.checks import unknown_name
+from support.commands import run_command
+from support.person import person_facts, summarise
 from support.sampling import nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
@@ -82,52 +90,6 @@ DIVING_PROMPT = "{}, a video of diving action"
 GYM_PROMPT = "{}, a video of gymnastic action"
 PROMPT = "{}, a video of action"
 
-# What `data.py layout` prints: the files to fetch, on the right where they come from.
-POSES = "poses/<clip id>.npz           python pose.py extract, or import: see docs/poses.md"
-DIVING_LAYOUT = """\
-Diving48_vocab.json
-Diving48_V2_train.json  Diving48_V2_test.json    (V1: Diving48_train.json, Diving48_test.json)
-rgb/-mmq0PT-u8k_00155.mp4     Diving48_rgb.tar.gz; videos/ is read too
-""" + POSES
-TOY_LAYOUT = """\
-Diving48_vocab.json           nothing to fetch: all is made when `python train.py` first reads it
-Diving48_V2_train.json  Diving48_V2_val.json  Diving48_V2_test.json
-rgb/toy_train_00000.mp4
-poses/toy_train_00000.npz"""
-GYM_LAYOUT = """\
-{0}_categories.txt
-{0}_train_element_v1.0.txt (or v1.1)  {0}_val_element.txt (for evaluation)
-finegym_annotation_info_v1.0.json   only to cut events or whole videos
-subactions/0LtLS9wROrk_E_002407_002435_A_0003_0005.mp4    or
-events/0LtLS9wROrk_E_002407_002435.mp4                    or
-videos/0LtLS9wROrk.mp4           from YouTube
-""" + POSES
-HAA500_LAYOUT = """\
-video/abseiling/abseiling_000.mp4     haa500_v1_1.zip
-annotations/abseiling.txt             optional: the 500 lists of its repository
-""" + POSES
-SMARTHOME_LAYOUT = """\
-mp4/Cook.Cleandishes_p02_r00_v02_c03.mp4      class, subject, repeat, view, camera
-poses/Cook.Cleandishes_p02_r00_v02_c03.npz    python pose.py import smarthome"""
-K400_LAYOUT = """\
-train.csv  val.csv (or validate.csv)      here or in annotations/
-train/<class>/<id>_000059_000069.mp4      and val/, with or without class folders, or
-raw/<id>.mp4                              whole videos, cut while decoding
-""" + POSES
-UCF101_LAYOUT = """\
-ucfTrainTestlist/classInd.txt             UCF101TrainTestSplits-RecognitionTask.zip
-ucfTrainTestlist/trainlist01.txt  testlist01.txt  ... 03.txt
-UCF-101/<Class>/v_<Class>_g01_c01.avi     UCF101.rar
-""" + POSES
-HMDB51_LAYOUT = """\
-testTrainMulti_7030_splits/<class>_test_split1.txt ... 3.txt      test_train_splits.rar
-hmdb51_org/<class>/*.avi                                          hmdb51_org.rar, unpacked
-""" + POSES
-CUSTOM_LAYOUT = """\
-clips.csv                     path,label,split[,start,end]   (or --root FILE.csv)
-<path>                        as written in the csv, from its folder
-poses/<video's name>.npz      python pose.py extract"""
-
 DATASETS = {
     "toy": Benchmark(
         title="the toy benchmark, procedural divers that are made on first use",
@@ -136,7 +98,7 @@ DATASETS = {
         prompt=DIVING_PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=TOY_LAYOUT,
+        layout=layouts.TOY,
         prepare=make_toy),
     "diving48": Benchmark(
         title="Diving48, 48 kinds of competitive dives",
@@ -145,7 +107,7 @@ DATASETS = {
         prompt=DIVING_PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=DIVING_LAYOUT,
+        layout=layouts.DIVING,
         variant="version",
         counts={"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}},
         paper="The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2."),
@@ -156,7 +118,7 @@ DATASETS = {
         prompt=GYM_PROMPT,
         metrics=("top1", "mean"),
         splits=TRAIN_VAL,
-        layout=GYM_LAYOUT.format("gym99"),
+        layout=layouts.GYM.format("gym99"),
         variant="version",
         counts={"v1.0": {"train": 20484, "val": 8521}, "v1.1": {"train": 26320, "val": 8521}},
         paper="The paper's 20k / 8.5k are version 1.0."),
@@ -167,7 +129,7 @@ DATASETS = {
         prompt=GYM_PROMPT,
         metrics=("top1", "mean"),
         splits=TRAIN_VAL,
-        layout=GYM_LAYOUT.format("gym288"),
+        layout=layouts.GYM.format("gym288"),
         variant="version",
         counts={"v1.0": {"train": 22671, "val": 9646}, "v1.1": {"val": 9646}},
         paper="The paper's 23k / 9.6k are version 1.0."),
@@ -178,7 +140,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=HAA500_LAYOUT,
+        layout=layouts.HAA500,
         counts={"": {"train": 8000, "val": 500, "test": 1500}},
         paper="The paper says 8k / 500 / 1.5k."),
     "smarthome": Benchmark(
@@ -188,7 +150,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=("mean", "top1"),
         splits=ALL_THREE,                         # by cameras; own_split says what "cs" has
-        layout=SMARTHOME_LAYOUT,
+        layout=layouts.SMARTHOME,
         variant="protocol",
         counts={"cs": {"train": 10682, "test": 5433}, "cv1": {}, "cv2": {}},
         paper="The paper says 16.1k clips.",
@@ -200,7 +162,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_VAL,
-        layout=K400_LAYOUT,
+        layout=layouts.K400,
         counts={"": {"train": 246534, "val": 19906}}),
     "ucf101": Benchmark(
         title="UCF-101",
@@ -209,7 +171,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=UCF101_LAYOUT,
+        layout=layouts.UCF101,
         variant="split",
         counts={"1": {"train": 9537, "test": 3783},
                 "2": {"train": 9586, "test": 3734},
@@ -221,7 +183,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
-        layout=HMDB51_LAYOUT,
+        layout=layouts.HMDB51,
         variant="split",
         counts={number: {"train": 3570, "test": 1530} for number in "123"}),
     "custom": Benchmark(
@@ -231,7 +193,7 @@ DATASETS = {
         prompt=PROMPT,
         metrics=TOP1_TOP5_MEAN,
         splits=ALL_THREE,
-        layout=CUSTOM_LAYOUT),
+        layout=layouts.CUSTOM),
 }
 
 
@@ -793,6 +755,22 @@ def shared_clips(trained, other):
     return [clip.id for clip in other.clips if (clip.path, clip.start, clip.end) in known]
 
 
+def fingerprint_clips(data):
+    """SHA-256 of what is trained on: texts, clips and their labels, and a sample of the poses.
+
+    Videos and poses may move from disk to disk between two parts of a run, but other joints are
+    other numbers: some sixteen to thirty pose files, evenly spread over the clips, are read too.
+    """
+    clips = data.clips
+    about = [list(data.texts), [[clip.id, clip.label] for clip in clips]]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    if hasattr(data, "pose_path") and data.cfg.read_poses:
+        for clip in clips[::max(len(clips) // 16, 1)]:
+            with contextlib.suppress(OSError):    # a missing file is for the loader to report
+                digest.update(Path(data.pose_path(clip)).read_bytes())
+    return digest.hexdigest()
+
+
 # ------------------------------------------------------------------------------- python data.py
 
 
@@ -832,6 +810,17 @@ def probe_all(dataset, clips):
     return wrong
 
 
+def persons_in(dataset, clips):
+    """Clip id -> PersonFacts of each of these clips whose pose file can be read."""
+    facts = {}
+    if dataset.cfg.read_poses:
+        for clip in clips:
+            with contextlib.suppress(*BROKEN):    # missing and damaged files are counted apart
+                pose = read_pose(dataset.pose_path(clip))
+                facts[clip.id] = person_facts(pose.keypoints, pose.scores)
+    return facts
+
+
 def print_some(what, names):
     """Say how many there are of something, and the first five; nothing where there are none."""
     if names:
@@ -840,7 +829,8 @@ def print_some(what, names):
 
 
 def check_split(dataset, trained, full):
-    """Print the state of one split; True when training or evaluation on it would work.
+    """Print the state of one split -> whether training or evaluation on it would work, and the
+    PersonFacts of the clips that were looked at.
 
     dataset: its `Clips`. trained: those of the training split, the same object when it is that.
     full: decode from every clip, not from about 50.
@@ -852,6 +842,7 @@ def check_split(dataset, trained, full):
     step = 1 if full else max(1, len(there) // 50)
     sample = there[::step]
     wrong = probe_all(dataset, sample)
+    persons = persons_in(dataset, sample)
 
     poseless = []
     if cfg.read_poses:
@@ -865,28 +856,52 @@ def check_split(dataset, trained, full):
     print_some(f"unreadable of {len(sample)} tried", wrong)
     print_some("classes without clips", empty)
     print_some("without a pose file", [clip.id for clip in poseless])
+    for line in summarise(persons):
+        print(f"  {line}")
     if dataset is not trained:
         print_some("that training sees too", shared_clips(trained, dataset))
 
     # Training stops where more than 1 % of the clips are lost. The unreadable ones are estimated
     # from those that were tried.
     lost = len({*missing, *poseless}) / len(clips) + len(wrong) / max(len(sample), 1)
-    return lost <= 0.01 or cfg.allow_broken and lost < 1
+    is_fine = lost <= 0.01 or cfg.allow_broken and lost < 1
+    return is_fine, persons
 
 
 def check(cfg, full):
-    """Print the state of a data set; True when training and evaluation would work."""
+    """Print the state of a data set -> whether training and evaluation would work, and the
+    PersonFacts of the clips that were looked at, a list."""
     print(f"{cfg.data} {cfg.variant} in {cfg.folder}. {cfg.entry.paper}")
     own_splits = {cfg.own_split(split): split for split in ALL_THREE}     # each of its own once
     trained = None
     all_fine = True
+    looked_at = []
     for split in own_splits.values():
         dataset = Clips(cfg, split, train=False, prepare=False)           # looking makes nothing
         if trained is None:                       # ALL_THREE begins with train
             trained = dataset
-        is_fine = check_split(dataset, trained, full)
+        is_fine, persons = check_split(dataset, trained, full)
         all_fine = all_fine and is_fine
-    return all_fine
+        looked_at += persons.values()
+    return all_fine, looked_at
+
+
+def tell_check(cfg, full):
+    """`check`, and in words what follows from it -> exit code."""
+    is_fine, persons = check(cfg, full)
+    if not is_fine:
+        print("training would fail: more than 1 % of the clips are lost (--allow-broken goes on "
+              "without them)")
+        return 1
+
+    faint = sum(not facts.is_enough for facts in persons)
+    if faint:
+        print(f"training would run, but {faint} of {len(persons)} clips that were looked at show no "
+              "person for most of their frames: look at their poses (pose.py extract --overlay), "
+              "or make them again")
+    else:
+        print("training would work")
+    return 0
 
 
 def add_arguments(parser):
@@ -911,17 +926,7 @@ def main(argv=None):
         print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n{tree}")
         return 0
 
-    try:
-        is_fine = check(cfg, ask.full)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if not is_fine:
-        print("training would fail: more than 1 % of the clips are lost (--allow-broken goes on "
-              "without them)")
-        return 1
-    print("training would work")
-    return 0
+    return run_command(tell_check, cfg, ask.full)
 
 
 if __name__ == "__main__":

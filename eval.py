@@ -4,6 +4,8 @@
     python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
+    python eval.py --report                           and a page of it all, report.html
+    python eval.py --compare table7/v+t               two runs on the same clips, on one page
     python eval.py --video my.mp4                     one video in, its label out; or a folder
     python eval.py --video my.mp4 --every 2           a long video: labels over time
     python eval.py --video my.mp4 --texts "a; b; c"   with any words as labels
@@ -18,10 +20,14 @@ Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | a trained model to call         | load, label/            | tests/test_label.py
+-             | two runs on the same clips      | evaluate_rival          | test_compare_*
 
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import dataclasses
 import itertools
 import json
@@ -45,16 +51,19 @@ from label.command import label_videos
 from label.labeller import Labeller
 from pose import EXTRACTORS
 from published.clip_weights import read_weights
+from report.evidence import Evaluated, write_report
+from report.record import facts_of, record
 from report.results import write_results
 from report.text import summary, with_progress
 from support.checks import unknown_name
 from support.checkpoints import fingerprint, read_checkpoint
-from support.processes import choose_device, join_world, leave_world, reseed
+from support.commands import run_command
+from support.processes import choose_device, join_world, reseed
 from support.settings import Range, build_configs, check_fields
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
 from systems.views import average_views, clip_features, clip_logits
-from tables.rows import find_row, preset_of
+from tables.rows import ROWS, find_row, preset_of
 
 
 # ---- Devices and precision -----------------------------------------------------------------------
@@ -121,9 +130,11 @@ def load_trunk(model_cfg):
 def saved_config(path):
     """The settings of the run that a checkpoint belongs to, as far as its config.json is there."""
     about = path.with_name("config.json")
-    if not about.exists():
-        return {}
-    return json.loads(about.read_text()).get("config", {})
+    try:
+        config = json.loads(about.read_text("utf-8"))["config"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return {}                                 # none, or one that somebody has edited
+    return config if isinstance(config, dict) else {}
 
 
 def find_checkpoint(row="", out="out"):
@@ -173,6 +184,14 @@ def rebuild(saved, clip_path=""):
     model = build_model(config, clip, saved["texts"], saved["joints"])
     model.load_trainable_state(saved["model"])
     return model.eval()
+
+
+def rebuild_from(path, saved, clip_path):
+    """`rebuild`, whose errors name the checkpoint: its settings can be as wrong as its weights."""
+    try:
+        return rebuild(saved, clip_path)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def check_data(dataset, saved):
@@ -557,9 +576,18 @@ class EvalConfig:
     window: Annotated[float, "with --every: seconds that a label is of; 0: as many",
                       Range(0, math.inf)] = 0.0
     topk: Annotated[int, "with --video: labels to print", Range(1, 10000)] = 5
-    out: Annotated[str, "folder for results; empty: beside the checkpoint"] = ""
+    record: Annotated[str, "put the row of this eval-*.json into docs/results.md"] = ""
+    who: Annotated[str, "with --record: who ran it"] = ""
+    card: Annotated[str, "with --record: what it was trained on, as '8 x A100'"] = ""
+    hours: Annotated[float, "with --record: hours of training; 0: those of the run's log",
+                     Range(0, math.inf)] = 0.0
+    out: Annotated[str, "folder for results; empty: beside the checkpoint, out/videos for "
+                   "--video"] = ""
     strips: Annotated[int, "labels that get a picture strip, from the first; 0: none",
                       Range(0, 10000)] = 48
+    report: Annotated[bool, "also write report.html, a page to look at"] = False
+    compare: Annotated[str, "second run for that page: a run folder or checkpoint, a row as "
+                       "table7/v+t (its newest run), or clip, CLIP zero-shot"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
@@ -606,6 +634,8 @@ def read_command(argv):
     names_data = any(word.split("=")[0] == "--data" for word in argv)
 
     def presets(args):
+        if args.record:
+            return {}
         if args.model:
             return {**preset_of(args.data, args.model), "read_poses": False}
         path, saved = open_checkpoint(args.ckpt, args.row)
@@ -623,7 +653,24 @@ def read_command(argv):
         raise ValueError(f"--backbone {cfg.backbone} beside {opened['path']}, which is "
                          f"{trained['model']} on {trained['data']} and {trained['backbone']}. "
                          "Expected --backbone with --model alone. Leave it out.")
+    if saved:
+        refuse_other_sizes(data_cfg, saved, opened["path"])
     return cfg, data_cfg, opened["path"], saved
+
+
+def refuse_other_sizes(data_cfg, saved, path):
+    """ValueError for a number of frames or pixels that the model was not built for.
+
+    How clips are read may differ from training (--flip, --root, --views), but a tower has a
+    position for each frame and for each patch, and the text of the error would come from its depth.
+    """
+    for name in ("pose_frames", "video_frames", "image_size"):
+        here = getattr(data_cfg, name)
+        there = saved["config"].get(name, here)
+        if here != there:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"{flag} {here} beside {path}, which was trained with {there}. "
+                             "Expected the checkpoint's own. Leave the flag out.")
 
 
 def model_without_run(cfg, data_cfg, dataset):
@@ -650,14 +697,72 @@ def results_folder(cfg, data_cfg, source):
     return source.parent
 
 
+def evaluated(name, model, dataset, result, about, path=None, saved=None):
+    """A model and its answers as report/evidence.py wants them; saved: its checkpoint's content."""
+    one = Evaluated(name=name, model=model, dataset=dataset, result=result, about=about)
+    if saved:
+        one.checkpoint = path
+        one.config = saved["config"]
+        one.versions = saved["versions"]
+    return one
+
+
+def open_rival(name):
+    """The checkpoint that --compare means: of a row's newest run, or of a run folder or file."""
+    if name in ROWS:
+        return open_checkpoint("", row=name)
+    return open_checkpoint(name)
+
+
+def evaluate_rival(cfg, data_cfg, main, world, precision):
+    """Evaluate what --compare names on the clips of another run -> Evaluated.
+
+    main: the Evaluated that it is compared with. How clips are seen (frames, size, prompt) is the
+    rival's own; which clips, where they lie and how many views is said by the main run. ValueError
+    where the labels are others.
+    """
+    own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
+    path = None
+    saved = None
+    if cfg.compare == "clip":
+        config = main.model.config
+        plain = PeVLConfig(model="clip", backbone=config.backbone, clip=config.clip,
+                           image_size=config.image_size, pose_frames=config.pose_frames,
+                           video_frames=config.video_frames)
+        seen = {"read_video": True, "read_poses": False}
+        name = f"CLIP {plain.backbone}, zero-shot"
+    else:
+        path, saved = open_rival(cfg.compare)
+        seen = {key: saved["config"][key] for key in own if key in saved["config"]}
+        name = path.parent.name
+
+    dataset = Clips(dataclasses.replace(data_cfg, **seen), cfg.eval_split, train=False,
+                    views=cfg.views)
+    if saved:
+        check_data(dataset, saved)
+        model = rebuild(saved, cfg.clip)
+    else:
+        model = build_model(plain, load_trunk(plain), dataset.texts, len(dataset.joints))
+    model = model.to(world.device)
+
+    result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
+                      precision=precision)
+    about = {**main.about, "checkpoint": str(path or "none"), "model": model.config.model,
+             "backbone": model.config.backbone}
+    return evaluated(name, model, dataset, result, about, path, saved)
+
+
 def run(argv):
     """The command line; the result of `evaluate`, or None where one video was labelled."""
     cfg, data_cfg, path, saved = read_command(argv)
+    if cfg.record:
+        print(record(cfg.record, {"who": cfg.who, "card": cfg.card, "hours": cfg.hours}))
+        return None
     world = join_world(cfg.device)
     precision = choose_precision(cfg.precision, world.device)
 
     if saved:
-        model = rebuild(saved, cfg.clip).to(world.device)
+        model = rebuild_from(path, saved, cfg.clip).to(world.device)
     if cfg.video:
         labeller = labeller_of(model, path, saved, data_cfg, read_texts(cfg.texts))
         labeller.folder = Path(cfg.out or "out/videos") / "poses"
@@ -675,33 +780,40 @@ def run(argv):
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
                       precision=precision, probabilities=cfg.save_probabilities,
                       average=cfg.average, features=cfg.save_features)
+    about = {"checkpoint": str(path), "model": model.config.model,
+             "backbone": model.config.backbone, "data": data_cfg.data,
+             "split": cfg.eval_split, "views": cfg.views}
+    name = path.parent.name if saved else f"{cfg.model} {cfg.backbone}"
+    one = evaluated(name, model, dataset, result, about, path, saved)
+    rival = None
+    if cfg.compare:
+        rival = evaluate_rival(cfg, data_cfg, one, world, precision)
     if world.rank == 0:
-        about = {"checkpoint": str(path), "model": model.config.model,
-                 "backbone": model.config.backbone, "data": data_cfg.data,
-                 "split": cfg.eval_split, "views": cfg.views}
         print(", ".join(f"{name} {value}" for name, value in about.items()))
         about["average"] = cfg.average
         about["never_trained"] = never_trained
         if saved:
             print(f"answered by {origin_of(path, saved)}")
+            about.update(facts_of(path, saved, data_cfg.variant))
         if never_trained:
             print(f"{len(dataset.labels)} labels, {len(never_trained)} of them never trained: "
                   f"{'; '.join(never_trained[:10])}{'; ...' * (len(never_trained) > 10)}")
         print(summary(result, dataset.labels))
         write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
                       world.device, cfg.strips)
+        if cfg.report or rival:
+            write_report(one, results_folder(cfg, data_cfg, path), world.device, rival,
+                         operations=True)
     return result
 
 
 def main(argv=None):
-    try:
-        run(sys.argv[1:] if argv is None else argv)
-    except (ValueError, OSError) as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    finally:
-        leave_world()
-    return 0
+    argv = sys.argv[1:] if argv is None else argv
+
+    def job():
+        run(argv)
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

@@ -972,7 +972,7 @@ class PeVL(ActionModel):
         """
         is_last = self.place == len(self.video.blocks)
         class_only = is_last and self.config.p2v_kind == "attention"
-        refined = self.p2v(z, M, self.p2v_block(), class_only)
+        refined = self.p2v(z, M, self.p2v_block(), class_only=class_only)
         if is_last:
             return refined
         return self.video.rerun(refined, self.clip.visual, place=self.place)

@@ -18,14 +18,14 @@ there. A box is x0, y0, x1, y1, in the same pixels.
     python pose.py extract VIDEO_OR_DIR --out DIR/poses
     python pose.py import pyskl diving48_hrnet.pkl --out DIR/poses
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import argparse
 import csv
-import math
-import os
 import re
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -38,14 +38,18 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
-from published.hrnet import WEIGHTS, cache_folder, load_hrnet, predict
+from published.hrnet import WEIGHTS, cache_folder, fold_norms, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
 from published.pose_programs import MEDIAPIPE, mediapipe_pose, rtmlib_pose
+from support.arrays import BadArrays, read_npz
 from support.checks import unknown_name
-from support.files import atomic, zip_bomb
+from support.commands import run_command
+from support.files import atomic
 from support.packages import cached, has_package, optional_package
 from support.person import person_facts, summarise
+from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
+from support.video import BROKEN, open_video
 
 # ---- Joint sets --------------------------------------------------------------------------------
 
@@ -116,6 +120,11 @@ def joint_set(names):
 
 # One file for each clip, whoever found the joints: training opens what it needs and nothing else,
 # and a run that was cut off goes on where it stopped.
+
+# A million frames of 17 joints are 212 MB, and packed they may be small: joints that stand still
+# pack a thousand times. So the limit is one of what is unpacked, whatever the file's own size.
+MOST_UNPACKED = 2 ** 28                           # bytes
+MOST_NAMES = 1000                                 # joints; whole-body sets have 133
 
 REMAKE = "Make it: `python pose.py extract|import ... --overwrite`."
 
@@ -196,64 +205,17 @@ def read_pose(path):
     if not Path(path).is_file():
         raise FileNotFoundError(f"no pose file {path}. Expected one per clip. {REMAKE}")
 
+    few = {"joints": MOST_NAMES, "size": MOST_NAMES, "extractor": MOST_NAMES}
+    most_of = {one.name: few.get(one.name) for one in fields(PoseClip)}
     try:
-        with zipfile.ZipFile(path) as archive:
-            values = read_arrays(archive)
-        clip = PoseClip(**values)
-    except BrokenClip as fault:                   # in our words
-        reason = fault
-    # A cut zip, another file, numbers that are texts ... NumPy's own words are not shown: they
-    # advise to unpack Python objects.
-    except Exception as error:
-        reason = f"its bytes are damaged or of another kind ({type(error).__name__})"
+        clip = PoseClip(**read_npz(path, MOST_UNPACKED, most_of))
+    except BadArrays as error:
+        reason = error
+    except Exception as error:                    # texts where numbers should be, and the like
+        reason = f"its arrays are of another kind ({type(error).__name__})"
     else:
         return clip.check(path)
     raise ValueError(f"bad pose file {path}: {reason}. Expected arrays. {REMAKE}")
-
-
-# A million frames of 17 joints are 212 MB, and packed they may be small: joints that stand still
-# pack a thousand times. So the limit is one of what is unpacked, whatever the file's own size.
-MOST_UNPACKED = 2 ** 28                           # bytes
-MOST_NAMES = 1000                                 # joints
-
-
-def read_arrays(archive):
-    """The arrays of a pose file, an open ZipFile -> dict of PoseClip's fields.
-
-    What is in it is held against the limits before it is unpacked: first what the zip's directory
-    says, then what each array's head says, for NumPy makes room by the head alone. Raises
-    BrokenClip where a field is missing, too large or of Python objects, anything for broken bytes.
-    """
-    bomb = zip_bomb(archive, MOST_UNPACKED)
-    if bomb:
-        raise BrokenClip(bomb)
-
-    values = {}
-    for one in fields(PoseClip):
-        member = f"{one.name}.npy"
-        if member not in archive.namelist():
-            raise BrokenClip(f"there are no {one.name} in it")
-        with archive.open(member) as file:
-            shape, dtype = array_head(file)
-        if dtype.hasobject:
-            raise BrokenClip(f"its {one.name} are Python objects, which are not unpacked")
-        if math.prod(shape) * dtype.itemsize > archive.getinfo(member).file_size:
-            raise BrokenClip(f"its {one.name} {shape} claim more than the file holds")
-        if one.name in ("joints", "size", "extractor") and math.prod(shape) > MOST_NAMES:
-            raise BrokenClip(f"its {one.name} are {math.prod(shape)}, and {MOST_NAMES} at most")
-        with archive.open(member) as file:
-            values[one.name] = np.lib.format.read_array(file, allow_pickle=False)
-    return values
-
-
-def array_head(file):
-    """The head of a .npy file that is open at its start -> shape, dtype; ValueError if none."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    return shape, dtype
 
 
 def write_pose(path, keypoints, scores, size, times, joints, extractor=""):
@@ -376,9 +338,7 @@ class Video:
         width = None
         height = None
         try:
-            # The whole path: FFmpeg would read a relative "a:b.mp4" as an address.
-            with av.open(os.path.abspath(self.path)) as container:
-                stream = container.streams.video[0]
+            with open_video(self.path) as (container, stream):
                 stream.thread_type = "AUTO"
                 self.rate = stream.average_rate or 25
 
@@ -395,8 +355,8 @@ class Video:
                     yield image
 
             if not self.times:
-                raise IndexError("it holds no frame")
-        except (av.error.FFmpegError, IndexError, OSError) as error:
+                raise ValueError("it holds no frame")
+        except BROKEN as error:
             raise BrokenClip(f"cannot decode {self.path}: {error}. Expected a whole video file. "
                              "Fetch it again.") from error
 
@@ -465,7 +425,8 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
         device = "cuda" if torch.cuda.is_available() else "cpu"
 
     # channels_last is the layout in memory that convolutions are fastest with.
-    model = cached(load_hrnet, weights).to(device, memory_format=torch.channels_last)
+    model = fold_norms(cached(load_hrnet, weights))
+    model = model.to(device, memory_format=torch.channels_last)
     look = partial(predict, model, flip=flip)
 
     if boxes:
@@ -584,6 +545,9 @@ def detect_people(frames, device):
     return boxes
 
 
+MOST_FRAMES = 10 ** 7                             # of a video: four days
+
+
 @lru_cache(maxsize=1)
 def read_boxes(path):
     """csv clip,frame,x0,y0,x1,y1[,score] -> {clip: list of arrays (n, 5)}, one for each frame.
@@ -591,18 +555,25 @@ def read_boxes(path):
     frame counts from 0, a frame may have several rows or none, the score is 1 where it is not
     given. A list ends with the clip's last box. Raises ValueError, with the line, for a bad row.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of boxes {path}. Expected a csv. Check --boxes.")
+
     clips = {}                                    # clip -> {frame: list of boxes}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
-        for row in rows:
-            try:
+        row = {}
+        try:
+            for row in rows:
                 row["score"] = row.get("score") or 1
                 box = [float(row[key]) for key in ("x0", "y0", "x1", "y1", "score")]
+                frame = int(row["frame"])
+                if not np.isfinite(box).all() or not 0 <= frame <= MOST_FRAMES:
+                    raise ValueError(f"frame {frame}")
                 frames = clips.setdefault(row["clip"], {})
-                frames.setdefault(int(row["frame"]), []).append(box)
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {rows.line_num}: {dict(row)}. Expected numbers for "
-                                 "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
+                frames.setdefault(frame, []).append(box)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"{path}, line {rows.line_num}: {str(row)[:200]}. Expected numbers in "
+                             "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
 
     lists = {}
     for clip, frames in clips.items():
@@ -683,9 +654,9 @@ def import_clip(public):
             joints=JOINT_SETS[public.joints].names,
             extractor=public.origin,
         )
-    except BrokenClip:                            # it says already what is wrong
+    except (BrokenClip, MemoryError):             # the first says already what is wrong
         raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:                    # foreign values are wrong in every way
         raise BrokenClip(f"bad entry of {public.source}: {error!r}. Expected joints of persons in "
                          "frames. Fetch it again.") from error
 
@@ -853,9 +824,20 @@ def run_import(importer, path, out, overwrite, keypoints, size, videos, first):
     run_jobs(jobs, total, out, overwrite)
 
 
+def whole_number(low):
+    """The reader of a flag that takes a whole number from `low` up, for argparse."""
+    def read(word):
+        if not re.fullmatch(r"\d{1,9}", word, re.ASCII) or int(word) < low:
+            raise argparse.ArgumentTypeError(f"{word[:80]!r}. Expected a whole number from {low} "
+                                             "up. See --help.")
+        return int(word)
+    return read
+
+
 def build_parser():
     """The command line: `extract` and `import`, each with its flags."""
-    parser = argparse.ArgumentParser("pose.py", description="Pose files of videos or public files.")
+    about = "Pose files of videos or public files."
+    parser = Parser("pose.py", allow_abbrev=False, description=about)
     commands = parser.add_subparsers(dest="command", required=True)
     style = argparse.ArgumentDefaultsHelpFormatter
 
@@ -875,7 +857,7 @@ def build_parser():
                       help="hrnet: csv of clip,frame,x0,y0,x1,y1[,score], frames from 0")
     grab.add_argument("--flip", default=True, action=argparse.BooleanOptionalAction,
                       help="hrnet: mean with the mirrored crop")
-    grab.add_argument("--batch", default=8, type=int,
+    grab.add_argument("--batch", default=8, type=whole_number(1),
                       help="hrnet: crops at a time, with --boxes or --detector torchvision")
     grab.add_argument("--device", default="",
                       help="hrnet: cpu, cuda, cuda:1; empty: CUDA where there is one")
@@ -891,7 +873,7 @@ def build_parser():
                            "number")
     take.add_argument("--size", default="",
                       help="openpose, alphapose: HxW of the frames, where there are no videos")
-    take.add_argument("--first", default=0, type=int,
+    take.add_argument("--first", default=0, type=whole_number(0),
                       help="alphapose: number in the name of a clip's first picture")
 
     for command in (grab, take):
@@ -901,18 +883,12 @@ def build_parser():
 
 
 def main(argv=None):
-    """The command line; a user's mistake ends it with one line on stderr and exit code 2."""
+    """The command line -> exit code; a mistake is one line on stderr and 2."""
     options = vars(build_parser().parse_args(argv))
-    command = options.pop("command")
-    try:
-        if command == "extract":
-            run_extract(**options)
-        else:
-            run_import(**options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    jobs = {"extract": run_extract, "import": run_import}
+    job = jobs[options.pop("command")]
+    return run_command(partial(job, **options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

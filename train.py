@@ -24,11 +24,13 @@ kind of training is a `Job`; the toy's pretraining of a CLIP (toy/stills.py) is 
 
 B: clips of the global batch. Features: dicts of tensors with a leading B.
 """
-import dataclasses
-import hashlib
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -45,22 +47,27 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from clip_model import Attention
-from data import Clips, DataConfig
+from data import Clips, DataConfig, fingerprint_clips, shared_clips
 from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
 from report.draw import draw_curves
+from report.evidence import Evaluated, write_report
 from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, reach_table,
                         versions)
 from report.results import write_results
 from report.text import summary
 from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_checkpoint,
                                  write_torch)
-from support.files import atomic, lock
-from support.processes import (World, average_gradients, gather, join_world, leave_world,
-                               rank0_first, reseed)
+from support.commands import attempt, one_error, run_command
+from support.files import atomic, lock, set_aside
+from support.processes import (World, average_gradients, gather, join_world, rank0_first,
+                               reseed)
 from support.settings import Range, build_configs, check_fields
+from support.signals import Signals, Stopped
 from systems.config import PeVLConfig
+from systems.refusals import refuse_blind_towers, refuse_too_much
 from systems.registry import build_model
 from systems.start import start_from
+from tables.fit import fitted, reasons
 from tables.rows import ROWS, presets, row_flags
 
 
@@ -113,6 +120,8 @@ class TrainConfig:
 
     def __post_init__(self):
         check_fields(self)
+
+        # The cosine begins where the warm-up ends: it would never begin.
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup {self.warmup:g} beside --epochs {self.epochs}. Expected a "
                              "warm-up that ends before the training does. Lower --warmup.")
@@ -260,6 +269,11 @@ class Job:
             about = {"checkpoint": f"{run.folder}/last.pt", "data": test.cfg.data,
                      "split": "test", "views": 1}
             write_results(dict(metrics), run.model, test, run.folder, about, run.world.device)
+            about.update(model=run.config["model"], backbone=run.config["backbone"])
+            one = Evaluated(name=run.folder.name, model=run.model, dataset=test, result=metrics,
+                            about=about, checkpoint=run.folder / "last.pt", config=run.config,
+                            versions=run.versions)
+            write_report(one, run.folder, run.world.device)
         return metrics
 
 
@@ -565,44 +579,33 @@ def resume(run):
             run.log.say(f"note: continued with other settings (--force): {changed}")
 
         run.model.load_trainable_state(saved["model"])
-        run.optimizer.load_state_dict(saved["optimizer"])
-        run.scaler.load_state_dict(saved["scaler"])
+        load_optimizer(run, saved)
         run.at.update(saved["at"])
         run.log.say(f"continuing {run.folder}: epoch {run.at['epoch'] + 1}, batch "
                     f"{run.at['batch']}, step {run.at['step']} of {run.steps}")
     run.log.rewind(step=run.at["step"], epoch=run.at["measured"])
 
 
-def set_aside(folder):
-    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost."""
-    if not any((folder / name).exists() for name in NAMES):
-        return
-    target = folder.with_name(f"{folder.name}.before-fresh")
-    number = 2
-    while target.exists():
-        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
-        number += 1
-    folder.rename(target)
-    print(f"note: --fresh: the run that was in {folder} is kept in {target}")
+def load_optimizer(run, saved):
+    """AdamW's moments and fp16's scale from a checkpoint; ValueError where they are not this run's.
+
+    PyTorch checks the number of parameters, and finds all else out at the next step.
+    """
+    try:
+        run.optimizer.load_state_dict(saved["optimizer"])
+        run.scaler.load_state_dict(saved["scaler"])
+        for group in run.optimizer.param_groups:
+            for p in group["params"]:
+                for name, x in run.optimizer.state[p].items():
+                    if name != "step" and x.shape != p.shape:
+                        raise ValueError(f"{name} of shape {tuple(x.shape)}")
+    except Exception as error:                    # a dict of a stranger is wrong in every way
+        raise ValueError(f"the optimizer in the checkpoint of {run.folder} is not of this run "
+                         f"({type(error).__name__}: {error}). Expected what train.py saved. Use "
+                         "an older checkpoint, or --fresh.") from None
 
 
 # ---- Setting up ----------------------------------------------------------------------------------
-
-def fingerprint_data(data):
-    """SHA-256 of what is trained on: texts, clips and their labels, and a sample of the poses.
-
-    Videos and poses may move from disk to disk between two parts of a run, but other joints are
-    other numbers: some sixteen to thirty pose files, evenly spread over the clips, are read too.
-    """
-    clips = data.clips
-    about = [list(data.texts), [[clip.id, clip.label] for clip in clips]]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    if hasattr(data, "pose_path") and data.cfg.read_poses:
-        for clip in clips[::max(len(clips) // 16, 1)]:
-            with suppress(OSError):               # a missing file is for the loader to report
-                digest.update(Path(data.pose_path(clip)).read_bytes())
-    return digest.hexdigest()
-
 
 def run_folder(cfg, data_cfg, model_cfg):
     """--out, or a name that tells data, model and row."""
@@ -624,18 +627,33 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
                          "tiny CLIP is pretrained by `python -m toy.stills`.")
     world = join_world(cfg.device)
     precision = choose_precision(cfg.precision, world.device)
+    refuse_blind_towers(data_cfg, model_cfg)
+    refuse_too_much(cfg, data_cfg, world.size)
 
-    data = rank0_first(world, lambda: job.open_split(data_cfg, "train", train=True))
-    order = GlobalBatches(len(data), cfg.batch, cfg.seed, rank=world.rank, world=world.size,
-                          parts=cfg.accumulate)
-    reseed(cfg.seed)
-    clip = rank0_first(world, lambda: load_trunk(model_cfg))
+    def open_clips():
+        return rank0_first(world, lambda: job.open_split(data_cfg, "train", train=True))
+
+    def make_batches():
+        return GlobalBatches(len(data), cfg.batch, cfg.seed, rank=world.rank, world=world.size,
+                             parts=cfg.accumulate)
+
+    def open_clip():
+        reseed(cfg.seed)
+        return rank0_first(world, lambda: load_trunk(model_cfg))
+
+    # What can be wrong with a command is looked at in whole, so that it is told at once.
+    mistakes = []
+    data = attempt(open_clips, mistakes)
+    order = attempt(make_batches, mistakes) if data else None
+    clip = attempt(open_clip, mistakes)
+    if mistakes:
+        raise one_error(mistakes)
     reseed(cfg.seed)                              # loading may or may not have drawn
     clip_hash = fingerprint(clip.state_dict())
     model = job.build(model_cfg, clip, data)
     config = as_json(model_cfg, data_cfg, cfg)
     identity = {**config, "CLIP weights": clip_hash, "precision": precision,
-                "data set": fingerprint_data(data), "processes": world.size,
+                "data set": fingerprint_clips(data), "processes": world.size,
                 "device": world.device.type}
     # Before the run's folder is touched: what does not fit is refused here. A run that goes on has
     # these weights overwritten by its checkpoint's, and its identity says that they were the same.
@@ -677,7 +695,7 @@ def open_folder(run):
         about = f"process {os.getpid()} on {socket.gethostname()}"
         run.lock = lock(run.folder / "run.lock", about)
         if run.cfg.fresh:
-            set_aside(run.folder)
+            set_aside(run.folder, NAMES)
             run.folder.mkdir(parents=True, exist_ok=True)
             run.lock.close()
             run.lock = lock(run.folder / "run.lock", about)
@@ -687,9 +705,15 @@ def open_folder(run):
 
 
 def close_folder(run):
-    """Give the lock back."""
+    """Give the lock back, and take the folder away where the run ended before it had begun: an
+    empty run would be found as the newest, and one that is restarted would ask for --fresh."""
     if run.lock:
         run.lock.close()
+    failed = sys.exc_info()[0] is not None
+    if failed and run.world.rank == 0 and run.at["step"] == 0:
+        there = {path.name for path in run.folder.iterdir()}
+        if there <= {"run.lock", "log.txt", "config.json", "metrics.jsonl"}:
+            shutil.rmtree(run.folder)
 
 
 def introduce(run):
@@ -715,6 +739,8 @@ def introduce(run):
         rates = sums_of_rates(cfg, run.warmup_steps, run.steps)
         log.say(reach_table(run.model, rates, drawn=run.start == ""))
 
+    tell_shared(run)
+
     # Near 0, two texts look alike to the frozen CLIP, and Eq. (5) cannot tell them apart.
     discrepancy = getattr(run.model, "discrepancy", None)
     if config["sgl"] and discrepancy is not None and len(discrepancy) > 1:
@@ -724,38 +750,23 @@ def introduce(run):
                 f"{apart.mean():.4f}, largest {apart.max():.4f}")
 
 
+def tell_shared(run):
+    """Say where clips that are measured on are trained on too: what is measured then is memory."""
+    if not isinstance(run.train_set, Clips):      # the stills are drawn, and never twice
+        return
+    splits = {run.cfg.eval_split: run.held_out}
+    if run.cfg.eval_split != "test":
+        with suppress(ValueError, OSError):       # a missing test split is for the end to report
+            splits["test"] = run.job.open_split(run.data_cfg, "test", train=False)
+
+    for split, other in splits.items():
+        shared = shared_clips(run.train_set, other)
+        if shared and split != "train":
+            run.log.say(f"note: {len(shared)} of {len(other)} {split} clips are in the training "
+                        f"list too: {', '.join(shared[:5])}. Results on them are worthless.")
+
+
 # ---- The loop ------------------------------------------------------------------------------------
-
-class Stopped(SystemExit):
-    """SIGTERM or SIGINT was obeyed, the step finished and saved; exit code 128 + its number."""
-
-
-class Signals:
-    """While this is open, SIGTERM and SIGINT (Ctrl-C) are noted, to be obeyed after the step.
-
-    One that comes while an epoch is measured is obeyed after the next step; where no step is left,
-    the run ends as it would have. A second one is obeyed at once. Only a main thread may set handlers; elsewhere nothing changes.
-    """
-
-    def __init__(self):
-        self.caught = 0                           # number of the signal, 0: none
-        self.before = {}
-
-    def note(self, number, _):
-        if self.caught:
-            raise KeyboardInterrupt
-        self.caught = number
-
-    def __enter__(self):
-        with suppress(ValueError):                # no main thread
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self.note)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
 
 def train(cfg, data_cfg, model_cfg, job=None):
     """Train, or continue, and measure; leaves the run folder and returns the final metrics.
@@ -894,8 +905,16 @@ def settings(argv):
     def extra(parser):
         parser.add_argument("--list-rows", action="store_true", help="print all rows, train none")
 
+    chosen = {}
+
+    def fitting_presets(args):
+        chosen.update(fitted(args))
+        return {**{name: one.value for name, one in chosen.items()}, **presets(args)}
+
     classes = (TrainConfig, DataConfig, PeVLConfig)
-    return build_configs(argv, classes, presets, __doc__, extra)
+    configs, values = build_configs(argv, classes, fitting_presets, __doc__, extra)
+    values.reasons = reasons(chosen, values)
+    return configs, values
 
 
 def list_rows():
@@ -905,23 +924,9 @@ def list_rows():
         print(f"{name:<20} paper {row.top1}  {row.what}: {flags}")
 
 
-def run_command(action):
-    """Call `action()`; mistakes of a person become one line on standard error. Gives the exit code."""
-    try:
-        action()
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl-C", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as reason:
-        rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
-        advice = ""
-        if getattr(reason, "errno", None):        # the system's own words say no next step
-            advice = ". Expected files and folders open to us, and room. Check them."
-        print(f"\nerror{rank}: {reason}{advice}", file=sys.stderr)
-        return 2
-    finally:
-        leave_world()
-    return 0
+def finish_training(*configs):
+    """`train` as a command, which has an exit code and no metrics."""
+    train(*configs)
 
 
 def main(argv=None):
@@ -929,7 +934,9 @@ def main(argv=None):
     configs, args = settings(argv)
     if args.list_rows:
         return run_command(list_rows)
-    return run_command(lambda: train(*configs))
+    if args.reasons:
+        print("chosen for what is there: " + "; ".join(args.reasons))
+    return run_command(finish_training, *configs)
 
 
 if __name__ == "__main__":

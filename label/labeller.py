@@ -202,6 +202,7 @@ class Labeller:
             answer.doubts = self.doubts(best)
         return answer
 
+    @torch.no_grad()
     def doubts(self, best):
         """A sentence for each similarity that is lower than the validation clips' lowest.
 

@@ -680,6 +680,30 @@ def read_span(start_text, end_text):
     return start, end, start_unit or end_unit or "s"
 
 
+def hold_out(clips):
+    """Training clips -> those that stay, and about a fifth for validation, as lists.
+
+    Of each label every fifth video from the third on, with all of its clips: two pieces of one
+    video are too much alike to judge by. A label keeps at least a clip to train on.
+    """
+    files = {}                                    # label -> its videos, in the order of the csv
+    for clip in clips:
+        own = files.setdefault(clip.label, [])
+        if clip.path not in own:
+            own.append(clip.path)
+
+    held = set()
+    for own in files.values():
+        held.update(own[2::5])
+    trained = {clip.label for clip in clips if clip.path not in held}
+    for label, own in files.items():
+        if label not in trained:                  # its videos were all taken for other labels
+            held.difference_update(own)
+
+    stay = [clip for clip in clips if clip.path not in held]
+    return stay, [clip for clip in clips if clip.path in held]
+
+
 def read_custom(source):
     """Your own videos, in one csv: paths from its folder, times in seconds or in frames (48f).
 
@@ -719,8 +743,18 @@ def read_custom(source):
     labels = sorted({clip.label for part in clips.values() for clip in part})
     label_of = {label: number for number, label in enumerate(labels)}
 
+    # Without a validation split of its own a part of training plays it: the test split is for the
+    # end, and choosing by it would make its figure too good.
+    if not clips["val"]:
+        clips["train"], clips["val"] = hold_out(clips["train"])
+        if clips["val"] and source.split == "val":
+            print(f"note: {path} names no clips for val: {len(clips['val'])} of the training clips "
+                  f"are held out for it, {len(clips['train'])} are left.")
+
     wanted = source.split
     if not clips[wanted] and wanted != "train":
         wanted = "test" if wanted == "val" else "val"
+        if not clips[wanted]:
+            wanted = "train"
         print(f"note: {path} has no clips of that split; its {wanted} split stands in.")
     return labels, [clip._replace(label=label_of[clip.label]) for clip in clips[wanted]]

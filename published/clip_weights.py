@@ -243,7 +243,7 @@ def _tensors_of(path, part=""):
 
 
 def _check_tensors(state, path):
-    """Refuse what is no dict of tensors, and tensors that claim more numbers than the file holds."""
+    """Refuse what is no dict of tensors, and tensors that claim more than the file holds."""
     strange = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise NotWeights(f"it holds entries that are no tensors: {strange[:5]}")
@@ -312,13 +312,14 @@ def _rebuild_tensor(data, offset, size, stride, *_):
     return data.as_strided(size, stride, offset)
 
 
-class _Archive(pickle.Unpickler):
+class _Archive(pickle._Unpickler):
     """Reads a TorchScript archive, as OpenAI's files are, and runs nothing that is in it.
 
     Such an archive is a zip file: data.pkl says which module has which attributes, data/0, data/1
     and so on are the numbers, code/ is a program. torch.load(weights_only=True) refuses it, and
     torch.jit.load would compile the program. Here data.pkl is read with the few names below, which
     is all that tensors need. A pickle can act only through names, so any other is refused.
+    (Python's own reader in Python: ten bytes can make the one in C ask for gigabytes.)
     """
 
     KNOWN = {

@@ -169,8 +169,12 @@ PLAIN = {
 }
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Unpickler that knows the names of PLAIN and no other."""
+class PlainUnpickler(pickle._Unpickler):
+    """Unpickler that knows the names of PLAIN and no other.
+
+    Python's own in Python: the one in C keeps what it remembers in a list as long as the largest
+    number that a pickle names, so that ten bytes can ask it for gigabytes. This one has a dict.
+    """
 
     def find_class(self, module, name):
         full = f"{module}.{name}"
@@ -187,6 +191,8 @@ def load_plain(path):
     Raises ValueError, with the name that was asked for, where the file holds anything else or is
     damaged; OSError where it cannot be opened.
     """
+    if not Path(path).is_file():                  # a pipe would be waited for, perhaps for ever
+        raise FileNotFoundError(f"no file {path}. Expected the pickle. Check the path.")
     with open(path, "rb") as file:
         try:
             return PlainUnpickler(file).load()
@@ -350,7 +356,7 @@ def read_smarthome(file):
     Videos are 640 x 480. The files have no scores; a missing joint is written (0, 0) or (-1, -1).
     """
     frames = []
-    for frame in json.loads(file.read_text())["frames"]:
+    for frame in read_json(file)["frames"]:
         frames.append([np.reshape(person["pose2d"], (2, 13)).T for person in frame])
     keypoints = stack_persons(frames, shape=(13, 2))                       # (M, T, 13, 2)
 
@@ -395,11 +401,14 @@ def need_look_up(options, path):
 
 
 def read_json(file):
-    """What a JSON file holds; a ValueError that names it where it is damaged."""
+    """What a JSON file holds; a ValueError that names it where it is damaged, or no file."""
+    if not file.is_file():                        # a pipe would be waited for, perhaps for ever
+        raise ValueError(f"{file} is no regular file. Expected a JSON file. Copy it to one.")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:                   # no JSON, or no text
-        raise ValueError(f"{file} is no JSON: {error}") from error
+    except (ValueError, RecursionError) as error:             # no JSON, no text, or too deep
+        raise ValueError(f"{file} is no JSON: {error}. Expected what its program wrote. Make or "
+                         "fetch it again.") from error
 
 
 def as_persons(frames, size, where):

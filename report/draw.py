@@ -489,6 +489,7 @@ STRIP_ROWS = {
     "patch_weight": "patch weight\nEq. (1)",
     "before": "attention\nbefore P2V",
     "after": "attention\nafter P2V",
+    "attention": "attention",   # of a system without P2V
 }
 
 
@@ -559,7 +560,8 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
         keypoints  (Tv, J, 2) in [-1, 1], x and y
         scores     (Tv, J), 0 = not seen
         joints     the J names
-        maps       `patch_weight` (M of Eq. (1)), `before`, `after`: (Tv, N); any may be missing
+        maps       `patch_weight` (M of Eq. (1)), `before`, `after`, of systems other than PeVL
+                   `attention`: (Tv, N); any may be missing
 
     What is not there has no row.
     """

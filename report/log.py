@@ -81,10 +81,10 @@ class Log:
         if not path.exists():
             return []
         rows = []
-        for line in path.read_text().splitlines():
-            with suppress(json.JSONDecodeError):
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, RecursionError):
                 row = json.loads(line)
-                if row["kind"] in kinds:
+                if isinstance(row, dict) and row.get("kind") in kinds:
                     rows.append(row)
         return rows
 
@@ -116,21 +116,30 @@ def versions():
     found = {"python": sys.version.split()[0], "commit": ""}
     project = Path(__file__).resolve().parent.parent
     if (project / ".git").exists():
-        git = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], text=True,
-                             capture_output=True)
-        found["commit"] = git.stdout.strip()
+        with suppress(OSError, subprocess.TimeoutExpired):        # no git here, or a slow disk
+            git = subprocess.run(["git", "-C", str(project), "rev-parse", "HEAD"], text=True,
+                                 capture_output=True, timeout=10)
+            found["commit"] = git.stdout.strip()
     for name in ("torch", "numpy", "pillow", "av", "ftfy", "regex"):
         found[name] = importlib.metadata.version(name)
     return found
 
 
-def parameter_table(model):
-    """Total, trainable and frozen parameters of each part in millions, as text: see Table 7."""
-    lines = [f"{'parameters, M':<16}{'total':>9}{'trainable':>11}{'frozen':>9}"]
+def parameter_rows(model):
+    """Millions of parameters of each part and of all: [(name, all, trainable)]."""
+    rows = []
     for name, part in {**model.parts(), "all": model}.items():
         params = list(part.parameters()) if isinstance(part, nn.Module) else part
         total = sum(p.numel() for p in params) / 1e6
         tuned = sum(p.numel() for p in params if p.requires_grad) / 1e6
+        rows.append((name, total, tuned))
+    return rows
+
+
+def parameter_table(model):
+    """Total, trainable and frozen parameters of each part in millions, as text: see Table 7."""
+    lines = [f"{'parameters, M':<16}{'total':>9}{'trainable':>11}{'frozen':>9}"]
+    for name, total, tuned in parameter_rows(model):
         lines.append(f"{name:<16}{total:>9.3f}{tuned:>11.3f}{total - tuned:>9.3f}")
     return "\n".join(lines)
 

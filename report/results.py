@@ -6,6 +6,8 @@ Fig. 1c | `strip_of`, `draw_strips`: attention and its change | test_strips_are_
 
 Shapes: T pose frames, Tv video frames, J joints, N patches of a frame (no class token), K labels.
 """
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 
 from report.draw import draw_confusion, draw_strip
+from report.metrics import class_rows, intervals_of
 from support.files import atomic
 from support.sampling import video_frame_index
 
@@ -33,7 +36,7 @@ def strip_of(model, dataset, index, said, right, device):
         view[name] = item[name][middle][None]     # a batch of one
 
     maps = {}
-    if hasattr(model, "attention_maps") and model.video is not None:
+    if hasattr(model, "attention_maps") and model.config.video:
         batch = {name: x.to(device) for name, x in view.items()}
         batch["label"] = item["label"][None].to(device)
         for name, x in model.attention_maps(batch).items():
@@ -116,6 +119,18 @@ def write_features(result, labels, path):
                             **result["features"])
 
 
+def write_classes(result, labels, path):
+    """A CSV with a row for each label that has clips, worst first: see metrics.class_rows."""
+    rows = class_rows(result["predictions"], labels)
+    text = io.StringIO()
+    table = csv.DictWriter(text, ("label", "clips", "right", "accuracy", "low", "high", "taken_for"))
+    table.writeheader()
+    for row in rows:
+        table.writerow(row)
+    with atomic(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")
+
+
 # What of a result is arrays, and goes into files of its own.
 ARRAYS = ("probabilities", "features")
 
@@ -133,6 +148,10 @@ def write_results(result, model, dataset, folder, about, device, strips=48):
     for key, value in result.items():
         if key not in ARRAYS:
             plain[key] = value.tolist() if isinstance(value, torch.Tensor) else value
+    plain["intervals"] = {}                       # 95 % over clips: metric -> [low, high]
+    for metric, one in intervals_of(result).items():
+        plain["intervals"][metric] = [one.low, one.high]
+    write_classes(result, labels, folder / f"classes-{name}.csv")
     with atomic(folder / f"eval-{name}.json") as part:
         part.write_text(json.dumps({**about, "labels": labels, **plain}))
 
@@ -140,7 +159,7 @@ def write_results(result, model, dataset, folder, about, device, strips=48):
              f"{result['clips']} clips, {about['split']} split")
     draw_confusion(result["confusion"], labels, folder / f"confusion-{name}.png", title)
 
-    said = f"wrote into {folder}: eval-{name}.json, confusion-{name}.png"
+    said = f"wrote into {folder}: eval-{name}.json, classes-{name}.csv, confusion-{name}.png"
     if "probabilities" in result:
         write_probabilities(result, labels, folder / f"probabilities-{name}.npz")
         said += f", probabilities-{name}.npz"

@@ -8,6 +8,10 @@ summary       | accuracy, by class too, and what went wrong               | test
 import sys
 import time
 
+from report.metrics import intervals_of
+
+NAMES = {"top1": "top-1", "mean": "mean over classes"}      # of metrics, as they are printed
+
 
 def align(lines):
     """Rows of cells -> lines of text: the first column to the left, the others to the right."""
@@ -62,6 +66,12 @@ def summary(result, labels):
     # The line that goes into a table, first.
     lines = [f"top-1 {100 * result['top1']:.2f} %   top-5 {100 * result['top5']:.2f} %   "
              f"mean over classes {100 * result['mean']:.2f} %   {result['clips']} clips"]
+    ranges = []
+    for name, one in intervals_of(result).items():
+        ranges.append(f"{NAMES[name]} {100 * one.low:.1f} to {100 * one.high:.1f}")
+    if ranges:
+        lines.append(f"95 % interval over clips: {', '.join(ranges)} %")
+
     alone = []
     for name, share in result.items():
         if name.startswith("top1/"):

@@ -3,8 +3,10 @@
 checks.py       shapes and names, with errors that say what to do
 settings.py     dataclasses as a command line
 files.py        files written whole or not at all, locks, bombs
+arrays.py       .npz files of other people, within limits
 shapes.py       values of foreign files against the shape that is expected
 checkpoints.py  what a run saves
+commands.py     how a command ends; interrupt.py, while it starts
 processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed
 sampling.py     which moments of a clip are looked at

@@ -3,8 +3,10 @@
 here            | what it promises                                       | tests/test_train.py
 write_torch     | a failed write alters nothing that was there           | test_full_disk
 read_checkpoint | a torn or foreign file is an error with its name       | test_torn_checkpoint
-PARTS           | every part is there and of its type, or named          | test_checkpoint_parts_*
 fingerprint     | equal weights have equal hashes, others have not       | test_changed_settings
+
+PARTS says what must be in one; a part that is missing or of another type is named
+(tests/test_robustness.py: test_checkpoint_parts_*).
 
 A run folder holds `last.pt` (the newest), `previous.pt` (the one before, should the newest be torn)
 and `best.pt` (the best on the held-out split).
@@ -39,7 +41,7 @@ PARTS = {
     "joints": int,
     "versions": dict,
 }
-MOST_JOINTS = 1000                                # far beyond any skeleton: whole-body sets have 133
+MOST_JOINTS = 1000                                # whole-body sets have 133
 
 
 def fingerprint(state):

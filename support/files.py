@@ -1,10 +1,10 @@
 """Files on disk: written whole or not at all, locked while somebody works on them, and no bombs.
 
-here          | what it promises                                       | tests
-atomic        | a file appears under its name only when it is complete | test_support.py: test_atomic_*
-lock          | one process at a time, and the next one learns which   | test_support.py: test_lock_*
-zip_bomb      | what a zip unpacks to is known before it is unpacked   | test_clip_weights: test_a_bomb_*
-tensor_bomb   | tensors claim no more than their file holds            | test_clip_weights: test_tensors_*
+here        | what it promises                                     | tests
+atomic      | a file has its name only when it is complete         | test_support.py: test_atomic_*
+lock        | one process at a time, and the next one learns which | test_support.py: test_lock_*
+zip_bomb    | what a zip unpacks to is known before it is unpacked | test_clip_weights.py: test_a_*
+tensor_bomb | tensors claim no more than their file holds          | test_clip_weights.py: test_t*
 """
 import os
 from contextlib import contextmanager
@@ -111,3 +111,19 @@ def tensor_bomb(tensors, most):
     if claimed > most:
         return f"its tensors claim {claimed} bytes, and files of its size hold at most {most}"
     return ""
+
+
+def set_aside(folder, names):
+    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost.
+
+    names: files of which one at least makes it a run's; a folder without them is left alone.
+    """
+    if not any((folder / name).exists() for name in names):
+        return
+    target = folder.with_name(f"{folder.name}.before-fresh")
+    number = 2
+    while target.exists():
+        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
+        number += 1
+    folder.rename(target)
+    print(f"note: --fresh: the run that was in {folder} is kept in {target}")

@@ -12,6 +12,7 @@ reseed            | random numbers as a function of integers       | test_resume
 rank: number of a process, 0 to world size - 1. B: clips of the global batch, b of one process.
 """
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -47,11 +48,14 @@ def choose_device(name, local_rank=0):
     if wanted == "cuda":
         wanted = f"cuda:{local_rank}"
 
+    refusal = ValueError(f"--device {name[:80]} cannot be used here. Expected auto, cpu, cuda or "
+                         f"cuda:N of {torch.cuda.device_count()} GPUs. Try auto.")
+    if not re.fullmatch(r"cpu|cuda:\d{1,3}", wanted, re.ASCII):      # PyTorch has others: meta
+        raise refusal
     try:
         device = torch.empty(0, device=wanted).device     # asks the driver, not only the name
     except (RuntimeError, AssertionError):
-        raise ValueError(f"device '{name}' cannot be used here. Expected auto, cpu, cuda or cuda:N "
-                         f"of {torch.cuda.device_count()} GPUs. Try auto.") from None
+        raise refusal from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

@@ -11,14 +11,15 @@ A number's range stands there as well: `Annotated[int, "passes", Range(1, 1000)]
 compares all fields of a config with their types and ranges; every dataclass calls it first in its
 `__post_init__`, so that a config made in Python is held to the same as one of a command line.
 
-here          | what it does                                      | tests/test_support.py
-build_configs | argv -> one instance of each dataclass            | test_bridge_*
-Parser        | argparse with errors that name the nearest flag   | test_bridge_errors_*
-Range         | the numbers that make sense                       | test_range_*
-check_fields  | a config against its fields' types and ranges     | test_fields_*
+here          | what it does                                 | tests
+build_configs | argv -> one instance of each dataclass       | test_support.py: test_bridge_*
+Parser        | argparse with errors that name a near flag   | test_support.py: test_bridge_errors_*
+Range         | the numbers that make sense                  | test_robustness.py: test_range_*
+check_fields  | a config against its fields' types, ranges   | test_robustness.py: test_fields_*
 """
 import argparse
 import math
+import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -101,10 +102,14 @@ def flag_of(name):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, `error: ...`, and name the nearest flag."""
+    """argparse whose errors are one line, `error: ...`, in three parts; a near flag is named."""
 
     def error(self, message):
-        self.exit(2, f"error: {message}\n")
+        text = str(message)
+        if "Expected" not in text:                # argparse's own words
+            text += ". Expected the words and flags of --help. Run it with --help."
+        text = re.sub(r"(\S{80})\S{300,}", r"\1...", text)
+        self.exit(2, f"error: {text}\n")
 
     def parse_args(self, args=None, namespace=None):
         values, rest = self.parse_known_args(args, namespace)
@@ -214,12 +219,19 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
         vars(values).update(defaults | preset | given)
 
         configs = []
+        mistakes = []
         for cls in classes:
             own = {field.name: getattr(values, field.name) for field in fields(cls)}
             for name, value in own.items():
                 if isinstance(value, list):       # argparse's word for several words
                     own[name] = tuple(value)
-            configs.append(cls(**own))
+            try:
+                configs.append(cls(**own))
+            except ValueError as mistake:         # the others may have one, too: all are told
+                if str(mistake) not in mistakes:
+                    mistakes.append(str(mistake))
+        if mistakes:
+            parser.error("\nerror: ".join(mistakes))
         return tuple(configs), values
     except ValueError as error:
         parser.error(error)

@@ -4,10 +4,10 @@ What JSON or a checkpoint gives can be anything: null where a list should be, `t
 a part missing. A reader that says its shape once, before it looks inside, cannot stumble later; and
 the person is told the place, what stands there and what should.
 
-here    | what it is                                        | tests
-misfit  | the first place of a value that does not fit      | test_annotations.py: test_hostile_*
-Maybe   | a shape that may be null or missing               | test_annotations.py: test_hostile_*
-Misfit  | place, value, what was expected                   | test_train.py: test_checkpoint_parts_*
+here    | what it is                                    | tests
+misfit  | the first place of a value that does not fit  | test_annotations.py: test_hostile_*
+Maybe   | a shape that may be null or missing           | test_robustness.py: test_shapes_*
+Misfit  | place, value, what was expected               | test_robustness.py: test_checkpoint_*
 """
 from dataclasses import dataclass
 from typing import NamedTuple

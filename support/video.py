@@ -7,6 +7,9 @@ times cannot be trusted, everything in order. Files of other people are also bro
 whatever FFmpeg can make of one is an error of `BROKEN`, and what is no regular file, such as a pipe
 that never ends, is not opened.
 
+`open_video`, through which pose.py looks at videos too, also refuses frames of absurd sizes
+(tests/test_robustness.py: test_open_video_*).
+
 here       | what it promises                                      | tests/test_data.py
 decode     | the frames that decoding everything would give        | test_decode_*
 Span       | a clip inside a longer file                           | test_decode_span_equals_slice
@@ -19,6 +22,7 @@ import math
 import os
 import stat
 from bisect import bisect_right
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import av
@@ -180,6 +184,10 @@ class Upright:
 
     def __call__(self, frame):
         """-> uint8 (h, w, 3). A phone's file says by how many quarter turns it is shown."""
+        if max(frame.width, frame.height) > MOST_RATIO * min(frame.width, frame.height):
+            raise ValueError(f"frames of {frame.width} x {frame.height} pixels. Expected sides of "
+                             f"1 : {MOST_RATIO} at most")
+
         turns = round(frame.rotation / 90) % 4    # to the left
         if turns % 2:
             h, w = self.plan(frame.width, frame.height)
@@ -208,27 +216,64 @@ def decode(path, pick, plan, clip=Span(), threads=1):
     Raises one of BROKEN for a file that is no video, a damaged one, and whatever else FFmpeg can
     make of it.
     """
+    with open_video(path) as (container, stream):
+        return decode_container(container, stream, pick, plan, clip, threads)
+
+
+# The largest frame that is decoded, pixels: 8K as cinemas have it. A decoder holds a dozen frames,
+# and a file of a few bytes can claim 16384 x 16384. And the longest: a frame is converted to a
+# given short side, so that its long side must be in some proportion to it.
+MOST_PIXELS = 8192 * 4320
+MOST_RATIO = 32
+
+# A file of one of these kinds only names other files, or addresses, that FFmpeg would then open.
+LISTS = {"concat", "hls", "dash", "sdp", "rtsp", "imf", "image2", "webm_dash_manifest"}
+
+
+@contextmanager
+def open_video(path):
+    """Open a video file for a block -> its container, its first video stream.
+
+    Whatever the block raises but MemoryError is one of BROKEN afterwards: no list of what a strange
+    file leads to is whole. Raises one of BROKEN for what is no regular file, has no video of a
+    known codec in it, or too large frames.
+    """
     # A pipe or a device would be waited for, perhaps for ever.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} is no regular file. Expected a video. Copy it to a file.")
 
+    options = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
     try:
-        with av.open(str(path)) as container:
-            return decode_container(container, pick, plan, clip, threads)
+        # The whole path: FFmpeg would read a relative "a:b.mp4" as an address.
+        with av.open(os.path.abspath(path), options=options) as container:
+            yield container, video_stream(container)
     except (MemoryError, *BROKEN):
         raise
-    except Exception as error:                    # no list of what a strange file leads to is whole
+    except Exception as error:
         raise ValueError(f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def decode_container(container, pick, plan, clip, threads):
-    """The part of `decode` that has an open file; arguments and result are the same."""
+def video_stream(container):
+    """The first video stream of an open file; ValueError where there is none that can be used."""
+    if LISTS & set(container.format.name.split(",")):
+        raise ValueError(f"it is no video but a list of other files ({container.format.name})")
     if not container.streams.video:
         raise ValueError("there is no video in it")
+
     stream = container.streams.video[0]
     context = stream.codec_context
     if context is None:
         raise ValueError("its codec is not known to FFmpeg")
+    if not 0 < context.width * context.height <= MOST_PIXELS:
+        raise ValueError(f"frames of {context.width} x {context.height} pixels, or of no known "
+                         f"size. Expected at most {MOST_PIXELS} pixels")
+    context.options = {"max_pixels": str(MOST_PIXELS)}        # a later frame can be larger
+    return stream
+
+
+def decode_container(container, stream, pick, plan, clip, threads):
+    """The part of `decode` that has an open file; arguments and result are the same."""
+    context = stream.codec_context
     context.thread_type = "AUTO"
     context.thread_count = threads
 

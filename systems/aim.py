@@ -11,6 +11,7 @@ Axes: B clips, Tv video frames, Nv tokens of a frame, S pixels a side, K classes
 """
 import copy
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -60,6 +61,12 @@ class AIM(ActionModel):
     def class_logits(self, features, text=None):
         """{"all": (B, K)}: the head, behind dropout of a half in training."""
         return {"all": self.head(F.dropout(features["video"], 0.5, self.training))}
+
+    @torch.no_grad()
+    def attention_maps(self, batch):
+        """{"attention": (B, Tv, N)}: the class token's in the last block, its own share left out."""
+        _, weights = self.video(normalise(batch["frames"]), self.clip.visual, need_weights=True)
+        return {"attention": weights[..., 1:]}
 
     def load_published(self, state):
         """Copy an AIM checkpoint as its authors publish it, frozen part included.

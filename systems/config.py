@@ -118,6 +118,7 @@ class PeVLConfig:
     grad_checkpointing: Annotated[bool, "recompute blocks in backward: less memory"] = False
 
     def __post_init__(self):
+        # First each field by itself, then what has to fit together.
         check_fields(self)
         if self.backbone not in BACKBONES:
             raise unknown_name("backbone", self.backbone, BACKBONES)
@@ -159,6 +160,7 @@ class PeVLConfig:
             raise conflict("pose_input=heatmaps and video",
                            "heatmaps with --no-video, as in Table 9")
 
+        # Only ViLP has a gate: the flag would be without effect, and the run would be called by it.
         if self.gate_raw and self.model != "vilp":
             raise conflict(f"gate_raw and model={self.model}", "ViLP, whose gate it is")
 
@@ -168,7 +170,10 @@ class PeVLConfig:
                            "pevl or aim, whose blocks are recomputed")
 
     def check_sizes(self):
-        """ValueError where a picture is not whole patches, or a bottleneck has nothing in it."""
+        """ValueError where a picture is not whole patches, or a bottleneck has nothing in it.
+
+        Both depend on the backbone, so that no range of a field alone can say them.
+        """
         sizes = BACKBONES[self.backbone]
         if self.image_size % sizes.patch_size != 0:
             raise conflict(f"image_size={self.image_size} and backbone={self.backbone}",

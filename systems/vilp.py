@@ -6,6 +6,7 @@ whole frames. PeVL reads coordinates, at more moments, and lets pose reach singl
 
 here                         | what it is                     | tests/test_pevl.py
 gate                         | pose opens or closes a frame   | test_gate_by_formula
+votes_of_words               | its saliency of frames         | test_saliency_of_vilp
 pose_guided_concept_spotting | P-VCS                          | test_p_vcs_matches_loops
 TemporalTransformer          | frames of a clip see others    | test_temporal_transformer_by_formula
 ViLP.heatmaps                | joints as grey pictures        | test_heatmaps_and_coordinates_...
@@ -52,6 +53,28 @@ def gate(frames, pose, raw=False):
 
 @torch.autocast("cuda", enabled=False)
 @torch.autocast("cpu", enabled=False)
+def votes_of_words(frames, pose, words, word_mask, tau=0.01, raw=False):
+    """The saliency of P-VCS: gated frames u (B, T, e) and A (B, K, T), the share of each frame.
+
+    Arguments and formula as of pose_guided_concept_spotting; the shares of a clip and a text sum
+    to 1 over the frames.
+    """
+    u = gate(frames, pose, raw)                                             # (B, T, e)
+
+    # Each word shares its vote out over the frames.
+    agreement = torch.einsum("kwe,bte->bkwt", unit(words), u)               # (B, K, W, T)
+    votes = (agreement / tau).softmax(-1)
+
+    # The mean over the words that are there; the weights of a text sum to 1, and so do A's rows.
+    has_words = word_mask.any(-1, keepdim=True)                             # (K, 1)
+    voters = (word_mask | ~has_words).to(u.dtype)                           # (K, W)
+    share = voters / voters.sum(-1, keepdim=True)
+    A = torch.einsum("bkwt,kw->bkt", votes, share)                          # (B, K, T)
+    return u, A
+
+
+@torch.autocast("cuda", enabled=False)
+@torch.autocast("cpu", enabled=False)
 def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=0.01, raw=False):
     """P-VCS: pose gates the frames, words vote for them, what is voted for meets the sentence.
 
@@ -68,17 +91,7 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
     video_k, a mean of several: a similarity is a cosine times the length of video_k (D25).
     """
     check_shape(words, "K W e", "words", K=len(sentences), e=frames.shape[-1])
-    u = gate(frames, pose, raw)                                             # (B, T, e)
-
-    # Each word shares its vote out over the frames.
-    agreement = torch.einsum("kwe,bte->bkwt", unit(words), u)               # (B, K, W, T)
-    votes = (agreement / tau).softmax(-1)
-
-    # The mean over the words that are there; the weights of a text sum to 1, and so do A's rows.
-    has_words = word_mask.any(-1, keepdim=True)                             # (K, 1)
-    voters = (word_mask | ~has_words).to(u.dtype)                           # (K, W)
-    share = voters / voters.sum(-1, keepdim=True)
-    A = torch.einsum("bkwt,kw->bkt", votes, share)                          # (B, K, T)
+    u, A = votes_of_words(frames, pose, words, word_mask, tau, raw)         # (B, T, e), (B, K, T)
 
     # video_k = sum_t A[k, t] u_t, then video_k . sentence_k.
     return torch.einsum("bkt,bte,ke->bk", A, u, unit(sentences))
@@ -196,3 +209,21 @@ class ViLP(ActionModel):
             text = {**text, "word_mask": torch.ones_like(text["word_mask"])}
         sim = pose_guided_concept_spotting(v, p, **text, tau=self.config.tau_fw, raw=raw)
         return {"all": inverse_tau(self.logit_scale) * sim}
+
+    def saliency(self, features, text):
+        """A of P-VCS, (B, K, Tv): what share of its words' votes a text gives each frame.
+
+        features: of forward. text: of encode_texts. Rows sum to 1.
+        """
+        _, A = votes_of_words(features["frames"], features.get("pose"), text["words"],
+                              text["word_mask"], self.config.tau_fw, self.config.gate_raw)
+        return A
+
+    @torch.no_grad()
+    def attention_maps(self, batch):
+        """{"attention": (B, Tv, N)}: the frame tower's class token in the last block, its own share
+        left out. For a model with video."""
+        B, Tv = batch["frames"].shape[:2]
+        frames = normalise(batch["frames"]).flatten(0, 1)                   # (B Tv, 3, S, S)
+        weights = self.clip.visual.class_attention(frames)                  # (B Tv, N)
+        return {"attention": weights.unflatten(0, (B, Tv))}

@@ -3,6 +3,8 @@
 here         | what it is                             | tests/test_pevl.py
 ZeroShotCLIP | mean frame against the texts of labels | test_zero_shot_clip_averages_unit_frames
 """
+import torch
+
 from pevl import cosine, normalise, unit
 from systems.base import ActionModel, inverse_tau
 
@@ -30,3 +32,11 @@ class ZeroShotCLIP(ActionModel):
         if text is None:
             text = self.encode_texts()
         return {"all": self.logits(features["image"], text["sentences"])}
+
+    @torch.no_grad()
+    def attention_maps(self, batch):
+        """{"attention": (B, Tv, N)}: the class token's in the last block, its own share left out."""
+        B, Tv = batch["frames"].shape[:2]
+        frames = normalise(batch["frames"]).flatten(0, 1)                   # (B Tv, 3, S, S)
+        weights = self.clip.visual.class_attention(frames)                  # (B Tv, N)
+        return {"attention": weights.unflatten(0, (B, Tv))}

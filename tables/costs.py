@@ -15,6 +15,9 @@ Tables 1 and 7 | M tunable parameters  | count_costs, TABLE1_M   | test_costs_of
 D20, D23 and D26 of the ledger (docs/ledger.md): where the paper's figures and a straight count
 differ, and how a text is counted.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import dataclasses
 import itertools
 import sys
@@ -30,6 +33,7 @@ from data import DATASETS
 from published.annotations import diving_text
 from report.text import align
 from support.checks import unknown_name
+from support.commands import run_command
 from support.settings import build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -92,7 +96,8 @@ def watch(owner, method, name, ledger, memo):
     def measured(*args, **kwargs):
         args = [x.to("meta") if isinstance(x, torch.Tensor) else x for x in args]
         shapes = tuple(x.shape for x in args if isinstance(x, torch.Tensor))
-        key = (build, *shapes, str(kwargs))
+        switches = tuple(x for x in args if isinstance(x, (bool, int)))
+        key = (build, shapes, switches, str(kwargs))
         if key not in memo:
             with FlopCounterMode(display=False) as counter:
                 result = run(*args, **kwargs)
@@ -237,7 +242,7 @@ def cost_table(rows):
 @dataclass(frozen=True)
 class CostConfig:
     """Which models are counted. Without both, the one that the model flags describe."""
-    table: Annotated[str, "all rows of a table: 4 to 9"] = ""
+    table: Annotated[str, "all rows of a table: 4 to 9, or readings"] = ""
     row: Annotated[str, "one row, as table5/no-p2v"] = ""
 
     def __post_init__(self):
@@ -263,9 +268,10 @@ def chosen_rows(cfg, model_cfg):
         name = cfg.row or f"{model_cfg.model} {model_cfg.backbone}"
         return {name: (model_cfg, ROWS.get(cfg.row))}
 
-    table = f"table{cfg.table}"
-    if table not in TABLES:
-        raise unknown_name("table", cfg.table, [name.removeprefix("table") for name in TABLES])
+    names = {name.removeprefix("table"): name for name in TABLES}
+    if cfg.table not in names:
+        raise unknown_name("table", cfg.table, names)
+    table = names[cfg.table]
     rows = {}
     for name, row in TABLES[table].items():
         rows[name] = (dataclasses.replace(model_cfg, **row.overrides), row)
@@ -275,12 +281,11 @@ def chosen_rows(cfg, model_cfg):
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     (cfg, model_cfg), _ = build_configs(argv, (CostConfig, PeVLConfig), presets, __doc__)
-    try:
+
+    def job():
         print(cost_table(chosen_rows(cfg, model_cfg)))
-    except ValueError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

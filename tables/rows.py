@@ -1,7 +1,7 @@
 """Tables 4 to 9 of the PeVL paper as settings, and the defaults that a data set or a model brings.
 
 A row of an ablation table is a set of changes to `PeVLConfig` and nothing else: the model has a
-switch for every part that the paper takes away. `python train.py --row table5/no-p2v` trains one,
+switch for every part that the paper takes away, and for every sentence that can be read otherwise. `python train.py --row table5/no-p2v` trains one,
 `python train.py --list-rows` prints them all, `python -m toy.lab table5` trains a table's rows.
 
 paper         | here                       | test
@@ -22,7 +22,7 @@ class Row:
     """One row of a table: what it is called, what it changes, and what the paper found."""
     what: str                                     # the paper's name of the row
     overrides: dict = field(default_factory=dict)  # PeVLConfig field -> value
-    top1: float | None = None                     # accuracy in % on Diving48, as printed
+    top1: float | None = None                     # accuracy in % on Diving48, as printed, if it is
     gmacs: float | None = None                    # G multiply-accumulates of a clip, as printed
     tunable_m: float | None = None                # M tunable parameters, as printed
 
@@ -93,9 +93,17 @@ ROWS = {
                           top1=80.1, gmacs=311, tunable_m=11),
     "table9/coordinates": Row("coordinates", {**PLAIN, **POSE_ONLY, **NO_TEXT},
                               top1=82.6, gmacs=108, tunable_m=11),
+
+    # Ours, no row of the paper: PeVL by the other readings of its sentences. D4, D30, D31.
+    "readings/pevl": Row("PeVL as we read it"),
+    "readings/literal-mask": Row("Eq. (1) to the letter",
+                                 {"literal_mask": True, "mask": "product"}),
+    "readings/mask-log": Row("Eq. (1) with score + log M", {"mask": "log"}),
+    "readings/p2v-block": Row("P2V with CLIP's frozen MLP", {"p2v_kind": "block"}),
+    "readings/v2p-group": Row("Eq. (2) as a grouping of pixels", {"v2p_group": True}),
 }
 
-TABLES = {}                                       # "table4" -> its rows, name -> Row
+TABLES = {}                                       # "table4", "readings" -> rows, name -> Row
 for _name, _row in ROWS.items():
     _table = _name.split("/")[0]
     TABLES.setdefault(_table, {})[_name] = _row

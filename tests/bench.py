@@ -1,14 +1,17 @@
-"""Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [--full]`.
+"""Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [gpu] [--full]`.
 
 train   share of the machine's matmul rate that PeVL reaches at ViT-B/16, forward and forward + backward; time per clip of
         each part at the toy size; evaluation with 48 and with 500 classes; memory with and without checkpointing;
         share of a step of train.py that waits for clips, at the toy and at 340x256 sizes
 data    clips per second of decode + augment against decoding every frame (and decord, torchcodec when installed)
 pose    frames per second of HRNet-W32, share of the time in the network
+gpu     on a card, in less than ten minutes: seconds, memory and share of the card's matmul rate of a step of train.py,
+        with and without --grad-checkpointing and --compile, and the loader beside it; prints the table of docs/gpus.md
 Figures of one machine: they belong in a table with its name, never in a timed test.
 """
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,9 +33,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import data
 import pose as poses
+import train as training
 from clip_model import BACKBONES, CLIP
 from pevl import normalise
 from published import hrnet
+from report.log import peak_mib
+from support.processes import World
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from tables.rows import PRESETS
@@ -186,24 +193,29 @@ def waits(full):
         toy_clips, large_clips = Path(folder, "toy"), Path(folder, "340x256")
         make_toy(toy_clips, {"train": 320, "val": 4, "test": 4}, progress=lambda *_: None)
         wait("toy clips, toy preset", 3, "diving48", toy_clips, *preset)
-        names = [f"clip{k}" for k in range(10 if full else 4)]               # the first one is for evaluation
-        rows = [f"{name}.mp4,dive {k},{'train' if k else 'test'}" for k, name in enumerate(names)]
-        for name in names:
-            (large_clips / "poses").mkdir(parents=True, exist_ok=True)
-            write_video(large_clips / f"{name}.mp4", 340, 256)
-            joints = np.random.default_rng(0).uniform(0, 256, (FRAMES, 17, 2))
-            poses.write_pose(large_clips / "poses" / f"{name}.npz", joints, np.ones((FRAMES, 17)), (256, 340),
-                             np.arange(FRAMES) / 30, data.JOINT_SETS["coco17"].names)
-        (large_clips / "clips.csv").write_text("\n".join(["path,label,split", *rows]))
+        make_large_clips(large_clips, 10 if full else 4)
         wait("340x256 clips of 300 frames, ViT-B/16, batch 1", 1, "custom", large_clips,
              "--backbone", "ViT-B/16", "--clip", "random", "--batch", "1")
+
+
+def make_large_clips(folder, count):
+    """`count` clips of 300 frames, 340x256, with poses, as data set `custom`; the first one is for evaluation."""
+    names = [f"clip{k}" for k in range(count)]
+    rows = [f"{name}.mp4,dive {k},{'train' if k else 'test'}" for k, name in enumerate(names)]
+    for name in names:
+        (folder / "poses").mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{name}.mp4", 340, 256)
+        joints = np.random.default_rng(0).uniform(0, 256, (FRAMES, 17, 2))
+        poses.write_pose(folder / "poses" / f"{name}.npz", joints, np.ones((FRAMES, 17)), (256, 340),
+                         np.arange(FRAMES) / 30, data.JOINT_SETS["coco17"].names)
+    (folder / "clips.csv").write_text("\n".join(["path,label,split", *rows]))
 
 
 def wait(name, skip, dataset, root, *flags):
     """One epoch of train.py; the first `skip` steps, which wait for the workers to start, are left out."""
     script, out = Path(data.__file__).with_name("train.py"), root / "run"
     command = [sys.executable, script, "--data", dataset, "--root", root, "--out", out, *flags]
-    done = subprocess.run([*map(str, command), "--epochs", "1", "--log-every", "1"], capture_output=True, text=True)
+    done = subprocess.run([*map(str, command), "--epochs", "1", "--warmup", "0", "--log-every", "1"], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
     rows = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
@@ -366,7 +378,7 @@ def pose(full):
     frames = list(np.random.default_rng(0).integers(0, 255, (8, 480, 640, 3), dtype=np.uint8))
     boxes = torch.tensor([[200.0, 60, 420, 460]] * len(frames))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = hrnet.HRNet(32).eval().to(device, memory_format=torch.channels_last)
+    model = hrnet.fold_norms(hrnet.HRNet(32).eval()).to(device, memory_format=torch.channels_last)
     crops = hrnet.crop_people(frames, boxes, model.input_size, device)
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     for flip in (False, True):
@@ -379,17 +391,197 @@ def pose(full):
              f"{len(frames) / whole:.2f} frames/s", f"network {best(network) / whole:.0%} of the time (goal 85 %)")
 
 
+# ---- gpu: a step of train.py on a card -----------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One row of the table: what is trained, and how."""
+    backbone: str
+    checkpointing: bool
+    compile: bool
+
+    @property
+    def name(self):
+        name = self.backbone
+        if self.checkpointing:
+            name += " `--grad-checkpointing`"
+        if self.compile:
+            name += " `--compile`"
+        return name
+
+
+# Those that compile come last: they may take minutes before their first step.
+TRIALS = [Trial(backbone, checkpointing, compile)
+          for compile in (False, True)
+          for backbone in ("ViT-B/16", "ViT-L/14")
+          for checkpointing in (False, True)]
+SECONDS = 570                                     # for all of it: the command ends within ten minutes
+MEMORY = {"ViT-B/16": (1.4, 1.2), "ViT-L/14": (4.3, 3.8)}      # GiB: fixed, and of a clip; docs/gpus.md, estimated
+HEADER = "clips | s a step | clips/s | peak GiB | of the matmul rate"
+
+
+def batch_that_fits(backbone, gib):
+    """Clips of a step, a power of two up to 32, that a card of `gib` should hold without checkpointing."""
+    fixed, each = MEMORY[backbone]
+    clips = 32
+    while clips > 1 and fixed + clips * each > 0.8 * gib:
+        clips //= 2
+    return clips
+
+
+def step_macs(B, **settings):
+    """Multiply-accumulates of forward, losses and backward, without what checkpointing repeats: counted on shapes."""
+    with torch.device("meta"):
+        model = model_of(**settings)
+        batch = batch_of(model.config, B)
+    return macs(lambda: model.losses(model.train()(batch))["total"].backward())
+
+
+def measure_step(B, device, precision, compile=False, warm=3, steps=8, **settings):
+    """A step of train.py on random clips: seconds (median), clips/s, peak MiB; settings: of PeVLConfig.
+
+    It is train.take_step itself, from clips in pinned memory to new weights; the transfer of its losses, at its end,
+    waits for the device, so that the clock is right without a further wait.
+    """
+    device = torch.device(device)
+    with torch.device(device):
+        model = model_of(**settings).train()
+    cfg = training.TrainConfig(batch=B, precision=precision)
+    batch = {**batch_of(model.config, B), "index": torch.arange(B), "broken": torch.zeros(B, dtype=torch.bool)}
+    if device.type == "cuda":
+        batch = {name: x.pin_memory() for name, x in batch.items()}
+    groups = training.optimizer_groups(model, cfg)
+    run = SimpleNamespace(
+        cfg=cfg, at=training.new_position(), model=model, precision=precision, memory_told=True,
+        optimizer=torch.optim.AdamW(groups, lr=cfg.lr, fused=True), world=World(0, 1, device),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"), steps=1000, warmup_steps=10)
+    if compile:
+        model.compile()
+
+    times = []
+    for _ in range(warm + steps):
+        start = time.perf_counter()
+        training.take_step(run, batch, stop=0)
+        times.append(time.perf_counter() - start)
+        run.at["batch"] += 1
+        run.at["step"] += 1
+    seconds = float(np.median(times[warm:]))
+    return {"clips": B, "seconds": seconds, "clips_s": B / seconds, "peak_mib": peak_mib(device)}
+
+
+def card_trial(text):
+    """A child of `gpu`: one Trial, given as JSON -> the last line is a JSON object of figures, or of an error."""
+    trial = Trial(**json.loads(text))
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    settings = dict(backbone=trial.backbone, grad_checkpointing=trial.checkpointing)
+    try:
+        B = batch_that_fits(trial.backbone, gib)
+        found = measure_step(B, "cuda", precision, trial.compile, **settings)
+        found["macs"] = step_macs(B, backbone=trial.backbone)
+    except torch.cuda.OutOfMemoryError:
+        found = {"error": "out of memory"}
+    print("\n" + json.dumps(found))
+
+
+def run_trial(trial, seconds):
+    """The figures of a trial, from a process of its own, which `seconds` later is ended."""
+    command = [sys.executable, __file__, "gpu", "--trial", json.dumps(dataclasses.asdict(trial))]
+    if seconds < 20:
+        return {"error": "no time left"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not within {seconds:.0f} s"}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"error": f"failed: {last[:60]}"}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def card_table(results, rate=None, card="a card"):
+    """The table of docs/gpus.md as lines. results: name of a Trial -> its figures; what is missing was not run."""
+    lines = [f"| PeVL on {card} | {HEADER} |", "|---" * 6 + "|"]
+    for trial in TRIALS:
+        found = results.get(trial.name, {"error": "not run"})
+        if "error" in found:
+            cells = [found["error"]] + ["-"] * 4
+        else:
+            share = found["macs"] / found["seconds"] / rate
+            cells = [str(found["clips"]), f"{found['seconds']:.3f}", f"{found['clips_s']:.1f}",
+                     f"{found['peak_mib'] / 1024:.1f}", f"{share:.0%}"]
+        lines.append(f"| {trial.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def card_matmul_rate(device, precision, n=8192):
+    """Multiply-accumulates per second of a square product of the precision that steps have."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    a = torch.randn(n, n, device=device, dtype=dtype)
+    b = torch.randn(n, n, device=device, dtype=dtype)
+
+    def products():
+        for _ in range(10):
+            c = a @ b
+        return float(c[0, 0])                     # waits for the device
+
+    return 10 * n ** 3 / best(products, 5)
+
+
+def loader_rate(clips, batch, workers, seconds):
+    """Clips per second of a DataLoader as train.py has it, clips drawn again and again; the first batch is not timed."""
+    sampler = torch.utils.data.RandomSampler(clips, replacement=True, num_samples=10**6)
+    loader = torch.utils.data.DataLoader(clips, batch, sampler=sampler, num_workers=workers,
+                                         pin_memory=torch.cuda.is_available())
+    batches = iter(loader)
+    next(batches)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds or count == 0:
+        count += len(next(batches)["label"])
+    return count / (time.perf_counter() - start)
+
+
+def gpu(full):
+    """The gpu part."""
+    if not torch.cuda.is_available():
+        print("  not run: torch finds no CUDA card here. On a machine with one: python tests/bench.py gpu")
+        return
+    start = time.monotonic()
+    precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    rate = card_matmul_rate("cuda", precision)
+    workers = data.DataConfig().workers
+    with tempfile.TemporaryDirectory() as folder:
+        make_large_clips(Path(folder), 8)
+        cfg = data.DataConfig(data="custom", root=folder, video_frames=16, pose_frames=48, image_size=224)
+        loading = loader_rate(data.Clips(cfg, "train", True), 8, workers, seconds=20)
+    torch.cuda.empty_cache()
+
+    results = {}
+    for trial in TRIALS:
+        left = SECONDS - (time.monotonic() - start)
+        results[trial.name] = run_trial(trial, left)
+        print(f"  {trial.name}: {results[trial.name]}", flush=True)
+
+    card = f"one {torch.cuda.get_device_name()}, {precision}, torch {torch.__version__}"
+    print("\n".join(["", *card_table(results, rate, card), ""]))
+    print(f"{precision} product of 8192 x 8192: {rate / 1e12:.0f} T multiply-accumulates/s. Loader: {loading:.0f} clips/s "
+          f"of 340x256 h264 with {workers} workers on {os.cpu_count()} cores; {time.monotonic() - start:.0f} s in all.")
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; default: all")
+    parser.add_argument("parts", nargs="*", metavar="part", help="what to measure; default: train, data and pose")
     parser.add_argument("--full", action="store_true", help="more repetitions")
+    parser.add_argument("--trial", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if unknown := set(args.parts) - {"train", "data", "pose"}:
-        parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected train, data or pose")
+    if args.trial:
+        return card_trial(args.trial)
+    if unknown := set(args.parts) - {"train", "data", "pose", "gpu"}:
+        parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected train, data, pose or gpu")
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name in args.parts or ("train", "data", "pose"):
         print(name)
-        {"train": train, "data": decoding, "pose": pose}[name](args.full)
+        {"train": train, "data": decoding, "pose": pose, "gpu": gpu}[name](args.full)
 
 
 if __name__ == "__main__":

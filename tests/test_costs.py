@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from clip_model import ResidualAttentionBlock
+from pevl import P2V, V2P, Adapter
 from systems.config import PeVLConfig
 from tables import costs
 from tables.costs import count_costs
@@ -56,6 +58,46 @@ def test_cost_table_is_the_readmes(capsys):
     printed = capsys.readouterr().out
     assert printed in TABLES_PAGE and [line.split()[0] for line in printed.splitlines()[1:8]] == list(TABLES["table7"])
     assert "47.1" in printed.splitlines()[4]
+    assert costs.main(["--table", "readings"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "\n".join(printed[:-1]) in TABLES_PAGE and len(printed) == 2 + len(TABLES["readings"])
+
+
+LEDGER = (Path(__file__).resolve().parent.parent / "docs" / "ledger.md").read_text("utf-8")
+
+
+def test_structures_of_ucmr_cost_what_the_ledger_says():
+    """D20, D30: P2V and V2P together, G and M; those without a flag from the parts' own counts."""
+    memo = {}
+
+    def ucmr(**changes):
+        cost = count_costs(PeVLConfig(**changes), memo=memo)
+        return [cost["P2V"][unit] + cost["V2P"][unit] for unit in ("gmacs", "tunable_m")]
+
+    with torch.device("meta"):
+        frozen = ResidualAttentionBlock(768, 12, 12)
+        tokens, M = torch.empty(1, 16, 197, 768), torch.empty(1, 16, 196)
+        every_query, v2p, adapter = P2V(768, 12), V2P(768, 12), Adapter(768, 0.25, skip=True)
+    with FlopCounterMode(display=False) as counter:
+        every_query(tokens, M)
+    v2p_gmacs = count_costs(PeVLConfig(p2v=False), memo=memo)["V2P"]["gmacs"]
+    millions = lambda *parts: sum(p.numel() for part in parts for p in part.parameters()) / 1e6
+    block = ucmr(p2v_kind="block")
+    attention_again = 12 * 16 * 197 * 2 * 197 * 768 / 1e9                    # scores and values
+    adapters = 12 * 16 * 197 * 2 * 768 * 192 / 1e9
+    assert block == pytest.approx([28, 4], abs=0.8)                           # what the paper prints
+    for structure, (gmacs, tunable) in {
+            "the class token alone asks": ucmr(),
+            "the same, all tokens ask": (v2p_gmacs + counter.get_total_flops() / 2e9,
+                                         millions(every_query, v2p)),
+            "a whole block of its own": (block[0], block[1] + millions(frozen.mlp, frozen.ln_2)),
+            "trained attention and the frozen MLP": block,
+            "a frozen copy": (block[0], millions(v2p)),
+            "before the last block": ucmr(p2v_after=11),
+            "a second, masked attention": (v2p_gmacs + attention_again + adapters,
+                                           12 * millions(adapter) + millions(v2p))}.items():
+        line = next(line for line in LEDGER.splitlines() if structure in line and line.count("|") == 5)
+        assert [cell.strip(" *") for cell in line.split("|")[2:4]] == [f"{gmacs:.1f}", f"{tunable:.2f}"]
 
 
 def test_costs_of_other_settings(capsys):

@@ -86,11 +86,11 @@ def test_two_steps_of_training(tree, name, tmp_path, monkeypatch):
     cfg = tree(name)
     for split in ("train", "val", "test"):
         poses_for(cfg, split)
-    for picture in ("write_results", "draw_curves"):               # half of the time; test_train.py draws them
+    for picture in ("write_results", "write_report", "draw_curves"):       # half of the time; test_train.py draws them
         monkeypatch.setattr(train, picture, lambda *_: None)
     batch = len(Clips(cfg, "train", True)) // 2
     flags = ("--backbone tiny --image-size 40 --pose-frames 4 --video-frames 2 --adapter-ratio 0.25 --workers 0 "
-             f"--epochs 1 --log-every 1 --batch {batch} --data {name} --root {cfg.folder} --out {tmp_path}/out")
+             f"--epochs 1 --warmup 0 --log-every 1 --batch {batch} --data {name} --root {cfg.folder} --out {tmp_path}/out")
     assert train.main(flags.split()) == 0
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows][-2:] == ["epoch", "test"]

@@ -237,7 +237,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("eval")
     root = write_tree(folder / "data")
     assert train.main(["--data", "diving48", "--root", str(root), "--backbone", "tiny", "--out", str(folder / "out" / "run"),
-                       "--epochs", "1", "--batch", "3", "--lr", "1e-3", *SMALL]) == 0
+                       "--epochs", "1", "--warmup", "0", "--batch", "3", "--lr", "1e-3", *SMALL]) == 0
     return types.SimpleNamespace(root=root, out=folder / "out", run=folder / "out" / "run", folder=folder)
 
 
@@ -369,7 +369,7 @@ def test_errors_of_checkpoints(trained, tmp_path, monkeypatch, capsys):
     assert "torn" in error("--ckpt", "torn.pt")
     run = str(trained.run)
     assert "which is pevl on diving48 and tiny" in error("--ckpt", run, "--backbone", "ViT-B/16")
-    assert "--views 0" in error("--ckpt", run, "--views", "0")
+    assert "unknown --views '0'. Expected one of 1, 3" in error("--ckpt", run, "--views", "0")
     assert "--views" in error("--ckpt", run, "--veiws", "3")
     for flags, expected in ((["--ckpt", run, "--row", "table5/no-p2v"], "--row without --ckpt"),
                             (["--ckpt", run, "--model", "clip"], "--model alone"),

@@ -1,6 +1,6 @@
 """The papers' equations against slow loops, their invariances, and the models as wholes.
 
-The functions of tests/adapters.py are the ones under test: they call pevl.py, or a student's work.
+The equations one fact at a time, with messages for students, are in tests/spec/.
 """
 import doctest
 import math
@@ -13,13 +13,13 @@ from hypothesis import given, strategies as st
 
 import pevl
 from clip_model import BACKBONES, CLIP, CLIPConfig, CLIP_MEAN, CLIP_STD
-from adapters import (frame_word_similarity, nt_xent, p2v, p_vcs, patch_weight, predict,
-                      semantic_guided_loss, semantic_weights, text_discrepancy, v2p)
-from pevl import P2V, V2P, Adapter
+from pevl import (P2V, V2P, Adapter, frame_word_similarity, nt_xent, patch_weight, predict,
+                  semantic_guided_loss, semantic_weights, text_discrepancy)
 from strategies import published_aim, randn, seeds, sizes
 from systems import base, readings, starts, vilp
 from systems.config import PeVLConfig
 from systems.registry import build_model
+from systems.vilp import pose_guided_concept_spotting as p_vcs
 from tables.rows import ROWS
 
 SMALL = CLIPConfig(embed_dim=16, image_size=20, patch_size=10, vision_width=16, vision_layers=2,
@@ -70,11 +70,19 @@ def stir(model, seed=1, std=0.3):
     return model
 
 
+def p2v(module, tokens, weight):
+    return module(tokens, weight)
+
+
+def v2p(module, pose_tokens, video_tokens, index):
+    return module(pose_tokens, video_tokens, index)
+
+
 def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("module", [pevl, readings, starts, vilp],
+@pytest.mark.parametrize("module", [pevl, base, readings, starts, vilp],
                          ids=lambda module: module.__name__)
 def test_worked_examples_come_out_as_printed(module):
     """The small numbers in the docstrings of Eqs. (1) to (7) and of ViLP's gate."""
@@ -677,6 +685,24 @@ def test_forward_is_fig_2():
         close(got[name], value, 1e-5)
 
 
+def test_what_the_video_sees_trains_the_pose_tower():
+    """M is not cut off from the gradient (D3), nor is either side of Eq. (3) (D8)."""
+    model, batch = stir(model_of()), batch_of()
+    features = model(batch)
+    features["video"].sum().backward(retain_graph=True)
+    assert all(p.grad.any() for p in model.pose.blocks[0].parameters())
+    for name in ("video", "pose"):
+        before, after = features[f"{name}_before"], features[name]
+        assert all(x.any() for x in torch.autograd.grad(nt_xent(before, after, 0.1), (before, after)))
+
+
+def test_words_of_the_prompt_are_words():
+    """D11: what a prompt adds to a label is masked as little as the label."""
+    bare, prompted = (model_of(texts=[text]).encode_texts()["word_mask"].sum()
+                      for text in ("somersault", "somersault, a video of action"))
+    assert prompted == bare + 5                          # a comma and four words
+
+
 @pytest.mark.parametrize("sgl", [True, False])
 def test_losses_are_put_together_as_printed(sgl):
     model, batch = stir(model_of(own_loss=0.3, sgl=sgl), std=0.1).eval(), batch_of(B=5)
@@ -878,8 +904,22 @@ def test_one_clip_and_one_label_and_no_joint_are_legal():
 def test_texts_are_encoded_once_per_label():
     model, seen = model_of(), []
     model.text.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
-    model.losses(model(batch_of(B=6)))
-    assert seen == [3]
+    for B in (2, 6):
+        model.losses(model(batch_of(B=B)))
+    assert seen == [2, 4]                        # as many as clips, and at most as many as labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_distinct_labels_are_those_of_unique(seed):
+    """As `unique` gives them, and label 0 in the places that are left over, to which no clip points."""
+    g = torch.Generator().manual_seed(seed)
+    K = 1 + 2 * seed
+    labels = torch.randint(0, K, (5,), generator=g)
+    want, want_column = labels.unique(return_inverse=True)
+    distinct, column = base.distinct_labels(labels, K)
+    assert torch.equal(distinct[:len(want)], want) and torch.equal(column, want_column)
+    assert len(distinct) == min(5, K) and not distinct[len(want):].any()
+    assert torch.equal(distinct[column], labels)
 
 
 def test_trainable_state_round_trip_and_mismatch():
@@ -989,9 +1029,18 @@ def test_rows_are_the_papers():
     changed = lambda name, value: (value if name == "sim" else [name] if value is False else
                                    [value] * (value is not True))
     rows = {name: ({word for item in row.overrides.items() for word in changed(*item)}, row.top1)
-            for name, row in ROWS.items()}
+            for name, row in ROWS.items() if not name.startswith("readings/")}
     assert rows == {f"{t}/{name}": (set(words.split()), top1)
                     for t, found in table.items() for name, (words, top1) in found.items()}
+
+
+def test_rows_of_readings_are_no_rows_of_the_paper():
+    """What our own table changes, and that no figure of the paper stands beside it."""
+    ours = {name.removeprefix("readings/"): row for name, row in ROWS.items() if "table" not in name}
+    assert {name: row.overrides for name, row in ours.items()} == {
+        "pevl": {}, "literal-mask": {"literal_mask": True, "mask": "product"}, "mask-log": {"mask": "log"},
+        "p2v-block": {"p2v_kind": "block"}, "v2p-group": {"v2p_group": True}}
+    assert {(row.top1, row.gmacs, row.tunable_m) for row in ours.values()} == {(None, None, None)}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -1012,7 +1061,7 @@ def test_row_trains_and_differs_only_where_it_must(name):
                 "projection": c.fusion == "concat" or not c.text, "logit_scale": c.text}
     assert top(model) == {part for part, on in expected.items() if on}
     full = model_of().trainable_state()
-    allowed = ("projection", "pose.heatmaps")
+    allowed = ("projection", "pose.heatmaps", "p2v.gate")
     assert all(n in full or n.startswith(allowed) for n in model.trainable_state())
 
 

@@ -1,5 +1,6 @@
 """pose.py: HRNet against the published keys, crop -> heatmap -> decode, files, importers."""
 
+import copy
 import csv
 import hashlib
 import http.server
@@ -226,6 +227,26 @@ def test_hrnet_gives_quarter_size_heatmaps(narrow):
     with torch.inference_mode():
         assert narrow(torch.zeros(2, 3, 64, 32)).shape == (2, 17, 16, 8)
         assert hrnet.HRNet(8, 5).eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 5, 24, 24)
+
+
+def test_folded_norms_give_the_same_heatmaps(narrow):
+    """fold_norms: to 1e-5 of the largest, also the second time, in both layouts; no batch norm is left."""
+    model = copy.deepcopy(narrow)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.1)
+        crops = torch.randn(2, 3, 64, 64)
+        want = model(crops)
+        for _ in range(2):
+            got = hrnet.fold_norms(model)(crops)
+            assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+        got = model.to(memory_format=torch.channels_last)(crops)
+        assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
 
 
 def test_hrnet_alone_equals_in_a_batch(narrow):
@@ -622,7 +643,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
         )
     table.write_text("clip,frame,x0,y0,x1\na,0,1,2,3\n")
     pose.read_boxes.cache_clear()
-    with pytest.raises(ValueError, match="line 2.*Expected numbers for"):
+    with pytest.raises(ValueError, match="line 2.*Expected numbers in"):
         pose.read_boxes(str(table))
 
 
@@ -881,7 +902,7 @@ def test_mediapipe_finds_the_man_in_real_videos_and_training_reads_it(
         (tmp_path / f"cam0{i}.mp4").symlink_to(real_videos / f"cam0{i}.mp4")
         table += f"cam0{i}.mp4,a man seen from {'the front' if i < 3 else 'behind'},{split}\n"
     (tmp_path / "clips.csv").write_text(table)
-    small = "--backbone tiny --image-size 80 --video-frames 4 --pose-frames 8 --epochs 2".split()
+    small = "--backbone tiny --image-size 80 --video-frames 4 --pose-frames 8 --epochs 2 --warmup 1".split()
     command = [sys.executable, "train.py", "--data", "custom", "--root", tmp_path, *small]
     trained = subprocess.run(
         [*command, "--batch", "2", "--workers", "0", "--out", tmp_path / "run"],

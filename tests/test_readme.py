@@ -14,6 +14,7 @@ import eval as ev
 import pevl
 import pose
 import train
+from classroom.__main__ import main as classroom_command
 from clip_model import BACKBONES
 from support.settings import build_configs
 from systems.config import PeVLConfig
@@ -48,7 +49,7 @@ def functions_of(name):
 def product_files():
     """The program's own .py files, those of the tests left out."""
     files = [*ROOT.glob("*.py")]
-    for folder in ("label", "published", "report", "support", "systems", "tables", "toy"):
+    for folder in ("classroom", "label", "published", "report", "support", "systems", "tables", "toy"):
         files += (ROOT / folder).glob("*.py")
     return files
 
@@ -127,6 +128,8 @@ def helps():
              "tests/bench.py": said(bench.main), "pose.py extract": said(pose.main, "extract"),
              "pose.py import": said(pose.main, "import"), "tables.costs": said(costs.main),
              "toy.stills": said(stills.main)}
+    texts["classroom"] = "".join(said(classroom_command, *words) for words in
+                                 ([], ["make"], ["grade"], ["hidden"], ["board"]))
     texts["toy.lab"] = said(lab.main) + texts["train.py"]          # what it does not know it hands on
     return texts
 
@@ -232,7 +235,8 @@ def test_row_table_is_the_registry():
     """A line for every row, whose flags make its configuration."""
     for name, row in ROWS.items():
         flags = row_flags(row)
-        line = f"| `{name}` | {row.what} | {f'`{flags}`' if flags else '-'} | {row.top1} |\n"
+        top1 = "-" if row.top1 is None else row.top1
+        line = f"| `{name}` | {row.what} | {f'`{flags}`' if flags else '-'} | {top1} |\n"
         assert line in PAGES["docs/tables.md"]
         (made,), _ = build_configs(flags.split(), (PeVLConfig,))
         assert made == PeVLConfig(**row.overrides)

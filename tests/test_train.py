@@ -54,6 +54,7 @@ def without_pictures(monkeypatch):
     """test_command draws them; here they would take half of the time."""
     monkeypatch.setattr(train, "write_results", lambda *_, **__: None)
     monkeypatch.setattr(train, "draw_curves", lambda *_, **__: None)
+    monkeypatch.setattr(train, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="session")
@@ -261,11 +262,11 @@ MODELS = [{}, {"model": "vilp"}, {"model": "aim"}, {"own_loss": 0.3, "tune": "al
 def test_accumulation(changes):
     """Four parts give the loss and the gradients of the whole batch."""
     model, batch, seeds = tiny_model(**changes), clips(8), [(i,) for i in range(5)]
-    terms, _, _ = forward_backward(model, [batch], seeds[-2:])
+    terms, _ = forward_backward(model, [batch], seeds[-2:])
     whole = gradients(model)
     model.zero_grad(set_to_none=True)
-    again, features, finite = forward_backward(model, cut(batch, 4), seeds)
-    assert finite and features["index"].tolist() == list(range(8))
+    again, features = forward_backward(model, cut(batch, 4), seeds)
+    assert features["index"].tolist() == list(range(8))
     close(again, terms)
     close(gradients(model), whole)
 
@@ -309,7 +310,7 @@ def gradient_job(rank, world, cases, path):
     for changes, accumulate in cases:
         model = tiny_model(**changes)
         parts = cut(cut(clips(8), world)[rank], accumulate)
-        terms, everyone, _ = forward_backward(model, parts, [(i,) for i in range(len(parts) + 1)])
+        terms, everyone = forward_backward(model, parts, [(i,) for i in range(len(parts) + 1)])
         processes.average_gradients(model.parameter_groups())
         found.append((terms, gradients(model), everyone["index"]))
     torch.save(found, f"{path}/{rank}.pt")
@@ -323,7 +324,7 @@ def test_two_processes(tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for (changes, _), *found in zip(cases, *ranks):
         model = tiny_model(**changes)
-        whole, _, _ = forward_backward(model, [clips(8)], [(0,), (1,)])
+        whole, _ = forward_backward(model, [clips(8)], [(0,), (1,)])
         for terms, grads, index in found:
             close(terms, whole)
             close(grads, gradients(model))
@@ -331,7 +332,7 @@ def test_two_processes(tmp_path):
 
 
 def run_job(rank, world, argv):
-    train.write_results = train.draw_curves = lambda *_, **__: None
+    train.write_results = train.write_report = train.draw_curves = lambda *_, **__: None
     sys.exit(train.main(argv))
 
 
@@ -505,25 +506,36 @@ def test_a_file_in_the_way(tree, tmp_path, capsys):
 
 # ---- Guards --------------------------------------------------------------------------------------
 
-def test_nonfinite(tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaler of fp16"])
+def test_nonfinite(tree, tmp_path, monkeypatch, scaled):
     """Stops with terms, clips and the last checkpoint; --skip-nonfinite leaves such steps out."""
     real, seen = train.forward_backward, []
 
     def broken(model, *rest):
         seen.append({k: x.clone() for k, x in model.trainable_state().items()})
-        terms, everyone, finite = real(model, *rest)
+        terms, everyone = real(model, *rest)
         if len(seen) == 6:
             terms["L_t"] = torch.tensor(math.nan)
-            finite = False
-        return terms, everyone, finite
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad.fill_(math.nan)
+        return terms, everyone
 
+    make, made = torch.amp.GradScaler, []
+
+    def new_scaler(*_, **__):
+        made.append(make("cpu", init_scale=4.0, enabled=scaled))
+        return made[-1]
+
+    monkeypatch.setattr(torch.amp, "GradScaler", new_scaler)
     monkeypatch.setattr(train, "forward_backward", broken)
     named = r"step 6: total .*L_t nan, L_R .*clips \w+, \w+, \w+, \w+\. .*last\.pt"
     with pytest.raises(ValueError, match=named):
         train.train(*configs(tree, tmp_path / "a"))
     seen.clear()
     train.train(*configs(tree, tmp_path / "b", skip_nonfinite=1))
-    assert same(seen[5], seen[6]) and not same(seen[4], seen[5])
+    assert same(seen[5], seen[6]) and not same(seen[4], seen[5]) and not same(seen[6], seen[7])
+    assert made[-1].get_scale() == (4.0 if scaled else 1.0)      # as it was: no step overflowed
     assert "left out (1 of 1)" in (tmp_path / "b" / "log.txt").read_text()
 
 
@@ -548,7 +560,7 @@ def test_broken_clips(tree, tmp_path):
     ({"batch": 5, "accumulate": 2}, "Expected a multiple of 2, 16 at most"),
     ({"batch": 32}, "16 at most"),
     ({"precision": "bf16", "device": "cpu"}, "emulates it. Expected fp32"),
-    ({"device": "cuda:77"}, "device 'cuda:77' cannot be used"),
+    ({"device": "cuda:77"}, "--device cuda:77 cannot be used"),
     ({"device": "gpu"}, "Expected auto, cpu, cuda"),
     ({"model": "clip"}, "nothing to train")])
 def test_user_errors(tree, tmp_path, changes, message):
@@ -614,6 +626,7 @@ def nothing():
     yield None
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: run on one to check autocast")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision(tree, tmp_path, precision):

@@ -4,12 +4,16 @@
     python -m toy.lab table5 --seeds 3 --epochs 4     any flag of train.py may follow
 
 Rows of one model share its runs, other tables' included. What is done is not done again, but for
---fresh; a run that was cut goes on. Results: out/lab/table5.md, .csv and .png.
+--fresh; a run that was cut goes on. Results: out/lab/table5.html, a page whose seeds lead to the
+pages of their runs, .md, .csv and .png.
 
 part                                        here          tests/test_lab.py
 which runs a table needs, which are there   plan_runs     test_lab
 mean and spread beside the paper's figure   write_table   test_lab
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import csv
 import itertools
 import json
@@ -23,9 +27,12 @@ import numpy as np
 
 import train
 from eval import as_json
+from report.beside import lab_page
 from report.draw import draw_bars
 from report.log import Log
+from report.records import LabRow
 from support.checks import unknown_name
+from support.commands import run_command
 from support.files import atomic
 from support.settings import Parser
 from tables.rows import ROWS, TABLES
@@ -104,7 +111,7 @@ def lab(table, seeds, folder, flags, fresh=False):
         # After each run, so that a lab that takes a night can be looked at in the evening.
         found[trial.row].append(100 * trial.metrics["top1"])
         write_table(folder, table, found)
-    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.png, .csv, .md")
+    print("\n" + (folder / f"{table}.md").read_text() + f"{folder / table}.html, .png, .csv, .md")
 
 
 @dataclass
@@ -112,7 +119,7 @@ class Result:
     """A row of the printed table."""
     name: str
     what: str
-    paper: float                                  # top-1 in %, on Diving48
+    paper: float | None                           # top-1 in %, on Diving48; None: no row of it
     tops: list                                    # top-1 in % of each seed, here
 
     @property
@@ -139,8 +146,25 @@ def order_of(results, key):
     return " > ".join(result.name for result in ranked)
 
 
+def page_of(folder, table, results):
+    """The table as a page, each seed a link to the page of its run, where that is there."""
+    shared = first_of_model()
+    rows = []
+    for result in results:
+        run = shared[f"{table}/{result.name}"].replace("/", "-")
+        pages = []
+        for seed in range(len(result.tops)):
+            place = f"{run}/seed{seed}/report.html"
+            pages.append(place if (folder / place).exists() else "")
+        rows.append(LabRow(result.name, result.what, result.paper, result.tops, pages))
+    remarks = (f"Order of the paper: {order_of(results, lambda r: r.paper)}.",
+               f"Order here: {order_of(results, lambda r: r.mean)}.")
+    return lab_page(table, "the toy benchmark", rows, remarks)
+
+
 def write_table(folder, table, found):
-    """found: row -> top-1 of its seeds in % -> <table>.csv, .md and .png, each whole or not."""
+    """found: row -> top-1 of its seeds in % -> <table>.html, .csv, .md and .png, each whole or not.
+    """
     results = []
     for name, tops in found.items():
         if tops:
@@ -152,10 +176,12 @@ def write_table(folder, table, found):
              "|---|---|---|---|---|"]
     for r in results:
         each = " ".join(f"{top:.1f}" for top in r.tops)
-        lines.append(f"| `{r.name}` | {r.what} | {r.paper} | {r.said} | {each} |")
-    lines += ["",
-              f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ",
-              f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
+        printed = "-" if r.paper is None else r.paper
+        lines.append(f"| `{r.name}` | {r.what} | {printed} | {r.said} | {each} |")
+    lines.append("")
+    if any(r.paper is not None for r in results):
+        lines.append(f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ")
+    lines += [f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
     with atomic(folder / f"{table}.md") as part:
         part.write_text("\n".join(lines))
 
@@ -166,6 +192,9 @@ def write_table(folder, table, found):
         for r in results:
             each = " ".join(str(top) for top in r.tops)
             writer.writerow((r.name, r.what, r.paper, r.mean, r.spread, each))
+
+    with atomic(folder / f"{table}.html") as part:
+        part.write_text(page_of(folder, table, results), encoding="utf-8")
 
     bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
     draw_bars(bars, folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
@@ -210,7 +239,7 @@ def main(argv=None):
         folder = Path(args.out or "out/lab")
         lab(table, seeds, folder, flags, fresh=args.fresh)
 
-    return train.run_command(job)
+    return run_command(job)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ what the training loop has to know     StillsJob       test_stills
 
 Shapes: B stills, A attributes, W tokens of a text, e joint embedding, S side of a picture.
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +32,14 @@ from clip_model import BACKBONES, tokenize
 from data import DataConfig, cut, test_view, tint, train_view
 from pevl import two_way_kl
 from support.checkpoints import write_torch
+from support.commands import run_command
 from support.settings import Range, build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.zero_shot import ZeroShotCLIP
 from toy.captions import (TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, toy_captions,
                           toy_paraphrase, toy_still, toy_vector)
 from toy.presets import TINY
-from train import Job, TrainConfig, run_command, train
+from train import Job, TrainConfig, finish_training
 
 
 # ---- Stills with captions ------------------------------------------------------------------------
@@ -256,7 +260,7 @@ def main(argv=None):
     configs, _ = build_configs(argv, classes, lambda args: PRESET, __doc__)
     stills_cfg, train_cfg, data_cfg, model_cfg = configs
     job = StillsJob(stills_cfg.export, stills_cfg.paraphrase)
-    return run_command(lambda: train(train_cfg, data_cfg, model_cfg, job))
+    return run_command(finish_training, train_cfg, data_cfg, model_cfg, job)
 
 
 if __name__ == "__main__":

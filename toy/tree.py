@@ -215,7 +215,7 @@ def read_note(root):
     try:
         note = json.loads((root / NOTE).read_text())
         return {key: note[key] for key in ("hash", "complete", "settings")}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         pass
 
     for path in root.rglob("*"):
@@ -349,6 +349,7 @@ def run_workers(root, shares, total, progress, lock=None):
             env=environment,
             stdout=sink,
             pass_fds=inherited,
+            start_new_session=True,                    # Ctrl-C is ours to obey; we end them below
         ))
     os.close(sink)
 

@@ -1,0 +1,240 @@
+"""From a model and its answers to the records of the page: what was answered, what was looked at.
+
+paper            | here                                     | tests/test_evidence.py
+Fig. 1c          | `look_at`: patch weights, attention      | test_a_clip_is_looked_at
+Fig. 3b, Eq. (4) | `matrix_of`: frames x words of a clip    | test_matrix_is_that_of_the_similarity
+ViLP, P-VCS      | `look_at`: its saliency of frames        | test_saliency_of_vilp
+-                | `write_report`: all of it, into the page | test_report_of_an_evaluation
+
+Shapes: T pose frames, Tv video frames, N patches of a frame, W words, K labels, B clips.
+"""
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_model import token_texts
+from pevl import cosine, frame_word_similarity
+from report.bootstrap import paired
+from report.log import Log, parameter_rows
+from report.page import write_page
+from report.records import Comparison, Contents, LookedAt, Matrix, Measured
+from report.results import strip_of
+from tables.costs import count_costs
+from tables.printed import differing, printed_for
+
+MISTAKES = 6                                      # clips whose pictures are on the page
+RIGHTS = 2
+
+
+@dataclass
+class Evaluated:
+    """A model with its answers on a data set, as eval.py and train.py have them."""
+    name: str                                     # for people: the run's folder, or the system
+    model: Any                                    # an ActionModel
+    dataset: Any                                  # data.Clips, in evaluation mode
+    result: dict                                  # of eval.evaluate
+    about: dict                                   # facts: checkpoint, model, data, split, views ...
+    checkpoint: Path | None = None                # its file, where there is one
+    config: dict | None = None                    # settings, as in config.json
+    versions: dict | None = None                  # of training
+
+
+def sha256_of(path):
+    """SHA-256 of a file, "" where there is none."""
+    if path is None or not Path(path).is_file():
+        return ""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2 ** 20):        # a file of weights need not fit in memory twice
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def measured(one):
+    """The page's record of an `Evaluated`."""
+    # Zero-shot CLIP has no checkpoint, hence no log, and its model's settings are all there are.
+    history = []
+    config = one.config or {}
+    if one.checkpoint is not None:
+        history = Log(Path(one.checkpoint).parent, active=False).rows("step", "epoch")
+    if not config:
+        config = dataclasses.asdict(one.model.config)
+    return Measured(name=one.name, about=one.about, labels=list(one.dataset.labels),
+                    result=one.result, config=config, versions=one.versions or {},
+                    history=history, sha256=sha256_of(one.checkpoint))
+
+
+# ---- What was looked at --------------------------------------------------------------------------
+
+def middle_view(item, device):
+    """The middle view of a clip as a batch of one: frames, keypoints, scores, label."""
+    middle = len(item["frames"]) // 2
+    batch = {"label": item["label"][None].to(device)}
+    for name in ("frames", "keypoints", "scores"):
+        batch[name] = item[name][middle][None].to(device)
+    return batch
+
+
+def matrix_of(model, features, text, label, name):
+    """The frames x words matrix of one clip and one label, and the similarity made of it.
+
+    features: of a PeVL's forward, one clip. text: of encode_texts, all K. name: the label's text.
+    """
+    mask = text["word_mask"][label]                                         # (W,)
+    words = text["words"][label:label + 1]                                  # (1, W, e)
+    frames = features["pose_frames"]                                        # (1, T, e)
+    A = cosine(frames[0], words[0, mask])                                   # (T, words)
+    similarity = frame_word_similarity(frames, words, mask[None], model.config.tau_fw)
+    return Matrix(text=name, words=token_texts(model.tokens[label, mask.to(model.tokens.device)]),
+                  values=A.float().cpu().numpy(), similarity=float(similarity))
+
+
+def shows_words(model):
+    """Whether a model compares frames with words, as Eq. (4) does: PeVL with that term on."""
+    return "fw" in getattr(model, "sim", ()) and getattr(model, "projection", None) is None
+
+
+@torch.no_grad()
+def look_at(one, prediction, text, device):
+    """A clip and all that its model looked at -> LookedAt.
+
+    one: Evaluated. prediction: one of its predictions, of a clip that can be read. text: of
+    encode_texts, or None for a system that does not compare texts.
+    """
+    model = one.model
+    labels = one.dataset.labels
+    true = labels[prediction["label"]]
+    answer = labels[prediction["predicted"]]
+    # What each similarity would have said alone shows which of them was misled.
+    strip = strip_of(model, one.dataset, prediction["index"], true, true == answer, device)
+    alone = {}
+    for name, label in prediction["alone"].items():
+        alone[name] = labels[label]
+    looked = LookedAt(id=prediction["id"], label=true, answer=answer, alone=alone, strip=strip,
+                      probability=prediction["probability"])
+
+    # The answer first, then, where it is another one, what it should have been: both matrices side
+    # by side show which words drew the clip the wrong way.
+    shown = dict.fromkeys([prediction["predicted"], prediction["label"]])
+    if text is None or not (shows_words(model) or hasattr(model, "saliency")):
+        return looked
+    features = model(middle_view(one.dataset[prediction["index"]], device))
+    for label in shown:
+        if shows_words(model):
+            looked.matrices.append(matrix_of(model, features, text, label, labels[label]))
+        else:
+            shares = model.saliency(features, text)[0, label]               # (Tv,)
+            looked.saliency[labels[label]] = shares.float().cpu().numpy()
+    return looked
+
+
+def chosen_clips(predictions):
+    """The most confident mistakes, and the most confident right answers of different labels."""
+    # Confident mistakes teach most: there the model did not waver, it was sure of something wrong.
+    readable = [p for p in predictions if not p["broken"]]
+    ranked = sorted(readable, key=lambda p: -p["probability"])
+    wrong = [p for p in ranked if p["predicted"] != p["label"]]
+    right = []
+    for p in ranked:
+        known = {other["label"] for other in right}
+        if p["predicted"] == p["label"] and p["label"] not in known:
+            right.append(p)
+    return wrong[:MISTAKES], right[:RIGHTS]
+
+
+def add_rival(looked, prediction, rival, device):
+    """Put a second model's attention and answer on the same clip beside the first one's."""
+    theirs = rival.result["predictions"][prediction["index"]]
+    if theirs["broken"]:
+        return
+    looked.rival_answer = rival.dataset.labels[theirs["predicted"]]
+    strip = strip_of(rival.model, rival.dataset, prediction["index"], "", None, device)
+    looked.rivals.append((rival.name, strip))
+
+
+def clips_of(one, rival, device):
+    """LookedAt of the most confident mistakes and of right answers: two lists."""
+    # The texts are encoded once for all clips; dropout and dropped paths are off, then as before.
+    model = one.model
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        text = model.encode_texts() if model.compares_texts else None
+    groups = []
+    for group in chosen_clips(one.result["predictions"]):
+        clips = []
+        for prediction in group:
+            looked = look_at(one, prediction, text, device)
+            if rival is not None:
+                add_rival(looked, prediction, rival, device)
+            clips.append(looked)
+        groups.append(clips)
+    model.train(was_training)
+    return groups
+
+
+# ---- All of it -----------------------------------------------------------------------------------
+
+def cost_rows(one, operations):
+    """Rows of the page's table of costs: part, trained M, all M, with `operations` also G."""
+    rows = []
+    if not operations:
+        for name, total, tuned in parameter_rows(one.model):
+            rows.append([name, f"{tuned:.3f}", f"{total:.3f}"])
+        return rows
+
+    # The parts of the model and, last, their sum.
+    costs = count_costs(one.model.config, len(one.dataset.joints))
+    sums = {"gmacs": 0.0, "tunable_m": 0.0, "total_m": 0.0}
+    for name, cost in costs.items():
+        for key in sums:
+            sums[key] += cost[key]
+        rows.append([name, f"{cost['tunable_m']:.3f}", f"{cost['total_m']:.3f}",
+                     f"{cost['gmacs']:.3f}"])
+    rows.append(["all", f"{sums['tunable_m']:.3f}", f"{sums['total_m']:.3f}",
+                 f"{sums['gmacs']:.3f}"])
+    return rows
+
+
+def comparison_of(one, rival):
+    """The paired differences of two runs on the same clips. ValueError where they are not."""
+    # By id and in order: paired differences of other clips would be numbers without a meaning.
+    ours = one.result["predictions"]
+    theirs = rival.result["predictions"]
+    same = [p["id"] for p in ours] == [p["id"] for p in theirs]
+    if not same or list(one.dataset.labels) != list(rival.dataset.labels):
+        raise ValueError(f"{one.name} and {rival.name} did not answer the same clips. Expected one "
+                         "data set and split. Give both the same --data, --root and --eval-split.")
+    a = measured(one)
+    b = measured(rival)
+    top1 = paired(a.correct(), b.correct())
+    mean = paired(a.correct(), b.correct(), a.true)
+    return Comparison(rival=b, top1=top1, mean=mean)
+
+
+def write_report(one, folder, device, rival=None, operations=False):
+    """Write `report.html` into `folder`, and say so.
+
+    one: Evaluated. rival: another one on the same clips, for a page of two runs. operations: count
+    those of a clip, too, which takes some seconds.
+    """
+    # A figure of the paper only where data set, system, backbone and switches are the same.
+    mine = measured(one)
+    printed = printed_for({**mine.config, "data": one.about["data"]})
+    apart = []
+    if printed is not None:
+        apart = differing(printed, mine.config, one.about["views"])
+    comparison = None
+    if rival is not None:
+        comparison = comparison_of(one, rival)
+
+    mistakes, rights = clips_of(one, rival, device)
+    contents = Contents(measured=mine, printed=printed, differing=apart, mistakes=mistakes,
+                        rights=rights, costs=cost_rows(one, operations), comparison=comparison)
+    path = write_page(contents, Path(folder) / "report.html")
+    print(f"wrote {path}: open it in a browser")
+    return path

@@ -1,0 +1,42 @@
+"""Settings that each make sense and together do not: refused before anything is read or built.
+
+here                | what it refuses                               | tests/test_robustness.py
+refuse_blind_towers | a tower that is to learn from what is not read | test_blind_towers_*
+refuse_too_much     | a batch of frames larger than the memory       | test_too_much_*
+"""
+import math
+import os
+
+
+def refuse_blind_towers(data_cfg, model_cfg):
+    """ValueError where a tower is to learn from what is not read: black frames, or no joints.
+
+    The presets (tables/rows.py) read what the model looks at; a flag can undo that by mistake, and
+    such a run would train without a word.
+    """
+    looks = {"pevl": (model_cfg.video, model_cfg.pose), "aim": (True, False)}
+    video, pose = looks.get(model_cfg.model, (False, False))
+    if video and not data_cfg.read_video:
+        raise ValueError(f"--no-read-video beside --model {model_cfg.model} with its video tower, "
+                         "which would see black. Expected --no-video too. Add it.")
+    if pose and not data_cfg.read_poses:
+        raise ValueError(f"--no-read-poses beside --model {model_cfg.model} with its pose tower, "
+                         "which would see nobody. Expected --no-pose too. Add it.")
+
+
+def refuse_too_much(cfg, data_cfg, processes):
+    """ValueError where one batch of frames is more than this machine's memory holds.
+
+    Said before anything is allocated: a system that runs out of memory kills the process, or
+    another one, without a reason that a person could read.
+    """
+    need = cfg.batch / processes * data_cfg.clip_bytes                    # one byte a colour
+    need *= 1 + 4 / cfg.accumulate                # and a part of the batch as float32
+    memory = math.inf
+    if hasattr(os, "sysconf"):                    # not on Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need > memory:
+        raise ValueError(f"--batch {cfg.batch} with {data_cfg.video_frames} frames of "
+                         f"{data_cfg.image_size} pixels needs {need / 2 ** 30:.0f} GiB for the "
+                         f"frames alone. Expected less than this machine's {memory / 2 ** 30:.0f}. "
+                         "Lower --batch, --video-frames or --image-size.")

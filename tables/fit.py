@@ -1,0 +1,120 @@
+"""Defaults that follow from what is there: your own few clips, and the tiny backbone.
+
+The dataclasses' defaults are the paper's: 15,000 clips, ViT-B/16, 50 epochs at a rate of 8e-6. On
+fifteen clips these mean a batch that cannot be filled and fifty steps that move nothing. `fitted`
+says what to take instead, and why; the command line still wins over all of it.
+
+paper    | what                                     | here       | tests/test_fit.py
+Sec. 4.1 | batch, epochs, rate for few clips (ours) | `few`      | test_few_clips_*
+-        | what the tiny CLIP needs                 | `tiny`     | test_tiny_backbone_*
+-        | the lines that a run begins with         | `reasons`  | test_choices_are_told
+"""
+import io
+from contextlib import redirect_stdout
+from typing import NamedTuple
+
+from clip_model import BACKBONES
+from data import DataConfig
+
+
+class Choice(NamedTuple):
+    """A default that was chosen, and a few words on why."""
+    value: object
+    why: str
+
+
+# Steps below which a run has hardly begun (ours; the toy benchmark takes 220), epochs beyond which
+# few clips are only learned by heart, and the paper's number of epochs.
+STEPS = 200
+MOST_EPOCHS = 100
+EPOCHS = 50
+BATCH = 32
+
+
+def tiny(model):
+    """Field -> Choice for `--backbone tiny` on data that has no preset of its own.
+
+    model: pevl, vilp or aim. The values are those of the toy benchmark (toy/presets.py), which is
+    what this CLIP was made for.
+    """
+    chosen = {
+        "image_size": Choice(BACKBONES["tiny"].image_size, "what the tiny CLIP reads"),
+        "tau_fw": Choice(1.0 if model == "vilp" else 0.1, "at 0.01 it learns nothing (D10)"),
+        "adapter_ratio": Choice(1.0, "a quarter of its width is too narrow"),
+        "drop_path": Choice(0.0, "three blocks leave none to drop"),
+        "lr": Choice(1e-3, "as on the toy benchmark"),
+        "warmup": Choice(0.5, "as on the toy benchmark"),
+    }
+    if model == "pevl":
+        chosen["pose_frames"] = Choice(32, "as on the toy benchmark")
+        chosen["video_frames"] = Choice(4, "as on the toy benchmark")
+        chosen["new_lr"] = Choice(4.0, "the pose tower has the most to learn")
+        chosen["own_loss"] = Choice(0.5, "else two of the three similarities idle (D15)")
+    else:
+        chosen["pose_frames"] = Choice(8, "few frames: it is for trying out")
+        chosen["video_frames"] = Choice(8, "few frames: it is for trying out")
+    return chosen
+
+
+def few(clips, batch=BATCH):
+    """Field -> Choice for a training set of `clips` clips; batch: another one than BATCH was given.
+
+    >>> {name: one.value for name, one in few(9).items()}
+    {'batch': 8, 'epochs': 100, 'warmup': 5.0, 'eval_every': 5, 'lr': 0.0003}
+    """
+    chosen = {}
+    if batch == BATCH:
+        while batch > max(clips, 1):
+            batch //= 2
+        if batch < BATCH:
+            chosen["batch"] = Choice(batch, f"there are {clips} training clips")
+
+    steps = max(clips // batch, 1)                # of an epoch
+    epochs = EPOCHS
+    if epochs * steps < STEPS:
+        epochs = min(-(-STEPS // steps), MOST_EPOCHS)
+        chosen["epochs"] = Choice(epochs, f"{epochs * steps} steps of {batch} clips")
+        chosen["warmup"] = Choice(epochs / 20, "a twentieth of the epochs")
+        chosen["eval_every"] = Choice(max(epochs // 20, 1), "twenty measurements")
+    chosen["lr"] = Choice(3e-4, "8e-6 times so few steps moves nothing; AIM's rate")
+    return chosen
+
+
+def fitted(args):
+    """Field -> Choice for the flags `args`: see train.settings. {} for a data set with a preset.
+
+    args: namespace of all flags. Reads the csv of `--data custom`; where it is wrong the ValueError
+    is that of the data set, which comes again when it is opened, so nothing is chosen here.
+    """
+    chosen = {}
+    if args.data == "custom":
+        try:
+            cfg = DataConfig(data="custom", root=args.root)
+            with redirect_stdout(io.StringIO()):  # what it notes is said when the data are opened
+                _, clips = cfg.read_index("train")
+        except (OSError, ValueError):
+            clips = []
+        chosen.update(few(len(clips), args.batch))
+        side = BACKBONES[args.backbone].image_size if args.backbone in BACKBONES else 224
+        if side != 224:
+            chosen["image_size"] = Choice(side, f"what {args.backbone} reads")
+
+    if args.backbone == "tiny" and args.data != "toy":
+        epochs = chosen.get("warmup")
+        chosen.update(tiny(args.model))
+        if epochs:                                # few clips: many short epochs need more of them
+            chosen["warmup"] = epochs
+    return chosen
+
+
+def reasons(chosen, values):
+    """Lines that say what was chosen and why; what the command line set otherwise is left out.
+
+    chosen: field -> Choice. values: namespace of all flags, as they were resolved.
+    """
+    lines = []
+    for name, choice in chosen.items():
+        if getattr(values, name) == choice.value:
+            flag = "--" + name.replace("_", "-")
+            lines.append(f"{flag} {choice.value}: {choice.why}")
+    return lines

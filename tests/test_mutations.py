@@ -1,0 +1,59 @@
+"""tests/mutations.json: the list fits the code, and (slow) every mistake in it is noticed where it should be."""
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mutate
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRIES = mutate.mutations()
+REAL = [entry for entry in ENTRIES if "equivalent" not in entry]
+
+
+def test_the_list_fits_the_code():
+    """Each mutation is one replacement of text that stands in its file once, and Python still."""
+    wrong = []
+    for entry in ENTRIES:
+        source = (ROOT / entry["file"]).read_text("utf-8")
+        if source.count(entry["old"]) != 1:
+            wrong.append(f"{entry['id']}: old stands {source.count(entry['old'])} times in {entry['file']}")
+            continue
+        mutated = source.replace(entry["old"], entry["new"])
+        if ast.dump(ast.parse(mutated)) == ast.dump(ast.parse(source)):
+            wrong.append(f"{entry['id']} changes nothing")
+    assert not wrong, wrong
+
+
+def test_the_list_is_long_and_says_what_is_wrong():
+    """At least 80, of all marks, named once, each with the mistake in words."""
+    ids = [entry["id"] for entry in ENTRIES]
+    assert len(REAL) >= 80 and len(set(ids)) == len(ids)
+    assert {entry["mark"] for entry in ENTRIES} == {*mutate.SPEC, *mutate.USE}
+    assert all(entry["mistake"] and entry.get("equivalent", "why") for entry in ENTRIES)
+
+
+def test_a_mutation_is_killed_with_a_message():
+    """One of them, as a student would meet it: the fact, and the rule that it breaks."""
+    found = subprocess.run([sys.executable, "tests/mutate.py", "--only", "pr-order"], cwd=ROOT,
+                           capture_output=True, text=True).stdout
+    assert "eq7            1       1            1" in found, found
+    assert "then comes the softmax (D19)" in found or "differs from a loop" in found, found
+
+
+@pytest.mark.slow
+def test_every_mistake_is_noticed(tmp_path):
+    """All are killed, 95 % by the tests of their own mark, with a message in words."""
+    found = tmp_path / "found.json"
+    done = subprocess.run([sys.executable, "tests/mutate.py", "--json", str(found)], cwd=ROOT,
+                          capture_output=True, text=True)
+    verdicts = json.loads(found.read_text())
+    by = [verdicts[entry["id"]]["by"] for entry in REAL]
+    print(done.stdout)
+    assert all(verdict in ("own mark", "another") for verdict in by), done.stdout
+    assert by.count("own mark") >= 0.95 * len(by), done.stdout
+    silent = [name for name, verdict in verdicts.items() if len(verdict["message"]) < 20]
+    assert len(silent) <= 0.05 * len(by), silent

@@ -1,0 +1,175 @@
+"""How train.py puts its formulas to use: what a run does with its schedule, groups, seeds and order.
+
+test_train.py shows that the formulas are right; here one short run is watched from outside.
+"""
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train
+from runs import configs
+
+
+@pytest.fixture(scope="module")
+def watched(tree, tmp_path_factory):
+    """A run of 2 epochs x 4 steps, and what was seen of it."""
+    seen = SimpleNamespace(seeds=[], index=[], in_training=[], in_evaluation=[], rows=[])
+    out = tmp_path_factory.mktemp("watched")
+    real_step, real_evaluate = train.forward_backward, train.evaluate
+    patch = pytest.MonkeyPatch()
+
+    def step(model, parts, seeds, *rest):
+        seen.seeds.append(seeds)
+        seen.index.append(torch.cat([part["index"] for part in parts]).tolist())
+        seen.in_training.append(model.training)
+        return real_step(model, parts, seeds, *rest)
+
+    def evaluate(model, *args, **options):
+        hook = model.register_forward_pre_hook(
+            lambda module, _: seen.in_evaluation.append(module.training))
+        try:
+            return real_evaluate(model, *args, **options)
+        finally:
+            hook.remove()
+
+    patch.setattr(train, "forward_backward", step)
+    patch.setattr(train, "evaluate", evaluate)
+    patch.setattr(train, "write_results", lambda *_, **__: None)
+    patch.setattr(train, "draw_curves", lambda *_, **__: None)
+    cfgs = configs(tree, out, log_every=1, new_lr=7.0, warmup=0.5)
+    try:
+        train.train(*cfgs)
+    finally:
+        patch.undo()
+    seen.cfg = cfgs[0]
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    seen.rows = [row for row in map(json.loads, lines) if row["kind"] == "step"]
+    seen.saved = torch.load(out / "last.pt", weights_only=True)
+    return seen
+
+
+def test_the_schedule_runs_over_all_epochs(watched):
+    """It does not begin again with an epoch: 2 steps of warm-up, then one cosine over the rest."""
+    want = [watched.cfg.lr * train.lr_factor(step, warmup=2, total=8) for step in range(8)]
+    first_group = watched.saved["optimizer"]["param_groups"][0]
+    assert first_group["factor"] == 1.0
+    got = [row["lr"] for row in watched.rows]
+    assert got == pytest.approx(want), "the learning rates of a run are not its schedule's: does " \
+        "the step count begin again in each epoch?"
+
+
+def test_new_modules_learn_at_their_own_rate(watched):
+    """--new-lr 7: seven times the rate of the adapters, in the optimizer itself."""
+    groups = watched.saved["optimizer"]["param_groups"]
+    rates = {group["name"]: group["lr"] for group in groups}
+    assert rates["P2V"] == pytest.approx(7 * rates["video tower"]), "--new-lr has no effect"
+
+
+def test_every_epoch_has_its_own_order(watched):
+    """Both epochs see clips of the training set, in other orders."""
+    assert watched.index[:4] != watched.index[4:], "the clips come in the same order in every epoch"
+
+
+def test_no_step_repeats_anothers_random_numbers(watched):
+    """Seeds of parts and of losses: other ones in each step of each epoch."""
+    for place in range(len(watched.seeds[0])):
+        seeds = [step[place] for step in watched.seeds]
+        assert len(set(seeds)) == len(seeds) == 8, "two steps draw the same: is the epoch in the seed?"
+
+
+def test_training_trains_and_evaluation_does_not(watched):
+    """DropPath and dropout are on in all steps, after an evaluation too, and off in evaluations."""
+    assert all(watched.in_training) and len(watched.in_training) == 8
+    assert watched.in_evaluation and not any(watched.in_evaluation), "evaluated in training mode"
+
+
+@pytest.fixture
+def prepared(tree, tmp_path):
+    """A function that prepares a run and gives it with its first batch."""
+    runs = []
+
+    def prepare(**changes):
+        run = train.prepare(*configs(tree, tmp_path / str(len(runs)), **changes))
+        run.model.train()
+        runs.append(run)
+        loader = torch.utils.data.DataLoader(run.train_set, batch_sampler=run.order)
+        return run, next(iter(loader))
+
+    yield prepare
+    for run in runs:
+        train.close_folder(run)
+
+
+def norm_at_the_update(run, batch):
+    """The norm of all gradients at the moment when the optimizer uses them."""
+    seen = []
+
+    def measure(*_, **__):
+        grads = [p.grad for group in run.optimizer.param_groups for p in group["params"]
+                 if p.grad is not None]
+        seen.append(float(torch.stack([g.norm() for g in grads]).norm()))
+
+    run.optimizer.register_step_pre_hook(measure)
+    train.take_step(run, batch, 0)
+    return seen[0]
+
+
+def test_gradients_are_cut_to_the_norm_that_was_asked_for(prepared):
+    """--clip-grad 1e-3: that is the norm of what the optimizer gets; without, it is larger."""
+    assert norm_at_the_update(*prepared(clip_grad=0.0)) > 2e-3
+    got = norm_at_the_update(*prepared(clip_grad=1e-3))
+    assert got == pytest.approx(1e-3, rel=1e-2), "--clip-grad has no effect"
+
+
+def test_ranks_drop_other_paths(prepared, monkeypatch):
+    """The seed of a part has the rank in it, that of the loss has not."""
+    seen = []
+
+    class Enough(Exception):
+        """Nothing behind the seeds is needed."""
+
+    def note(model, parts, seeds, *_):
+        seen.append(seeds)
+        raise Enough
+
+    monkeypatch.setattr(train, "forward_backward", note)
+    for rank in (0, 1):
+        run, batch = prepared()
+        run.world = run.world._replace(rank=rank)
+        run.memory_told = True
+        with pytest.raises(Enough):
+            train.take_step(run, batch, 0)
+    (part_0, loss_0), (part_1, loss_1) = seen
+    assert part_0 != part_1, "all ranks draw the same DropPath"
+    assert loss_0 == loss_1, "the loss must draw alike on all ranks"
+
+
+def test_gradients_are_unscaled_before_they_are_cut(prepared):
+    """fp16's scaler multiplies gradients; the norm that is asked for is that of the true ones."""
+    run, batch = prepared(clip_grad=1e-3)
+
+    class Scaler:
+        """Scales by 1024 as a GPU's would."""
+
+        def scale(self, loss):
+            return 1024 * loss
+
+        def unscale_(self, optimizer):
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.grad /= 1024
+
+        def is_enabled(self):
+            return False
+
+        def step(self, optimizer):
+            optimizer.step()
+
+        def update(self):
+            pass
+
+    run.scaler = Scaler()
+    assert norm_at_the_update(run, batch) == pytest.approx(1e-3, rel=1e-2)
