@@ -3,6 +3,8 @@
     python train.py                                 toy benchmark, made first: minutes on two cores
     python train.py --row table5/no-p2v             a row of the paper's tables (--list-rows)
     python train.py --data diving48 --root DIR --backbone ViT-B/16       one GPU, as in Sec. 4.1
+    python train.py ... --recipe aim                the same at rates that move adapters: try first
+    python train.py ... --init RUN                  from another run's weights, or BIKE's for ViLP
     torchrun --nproc_per_node 8 train.py --data diving48 --root DIR --backbone ViT-B/16    8 GPUs
 The same command again continues a run that was stopped: after Ctrl-C or SIGTERM at the very step,
 after a kill or a power cut at its last checkpoint (--save-minutes).
@@ -84,9 +86,9 @@ class TrainConfig:
                      Range(1, 65536)] = 32
     accumulate: Annotated[int, "parts of a batch run one by one, to save memory; same loss, other "
                           "draws of dropped paths", Range(1, 65536)] = 1
-    recipe: Annotated[Literal["preset", "paper", "aim"], "rates, batch and epochs of PeVL: Sec. 4.1, "
-                      "or AIM's for the same adapters, to try first (D16); preset: what --data "
-                      "brings, the paper's where it brings nothing"] = "preset"
+    recipe: Annotated[Literal["preset", "paper", "aim"], "rates, batch and epochs of PeVL: Sec. "
+                      "4.1, or AIM's for the same adapters, to try first (D16); preset: what "
+                      "--data brings, the paper's where it brings nothing"] = "preset"
     lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)",
                   Range(0, 10, above=True)] = 8e-6
     new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)",
@@ -131,8 +133,8 @@ class TrainConfig:
 # What may change from one part of a run to the next, since it changes none of its numbers. Where
 # the clips, their poses and the file of --init lie may change as well: that they are the same ones
 # is in the identity.
-FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force", "fresh",
-        "tensorboard", "skip_nonfinite", "allow_broken"}
+FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force",
+        "fresh", "tensorboard", "skip_nonfinite", "allow_broken"}
 
 
 # ---- Schedule and parameter groups, Sec. 4.1 -----------------------------------------------------
@@ -653,6 +655,8 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     identity = {**config, "CLIP weights": clip_hash, "precision": precision,
                 "data set": fingerprint_clips(data), "processes": world.size,
                 "device": world.device.type}
+    # Before the run's folder is touched: what does not fit is refused here. A run that goes on has
+    # these weights overwritten by its checkpoint's, and its identity says that they were the same.
     start = ""
     if cfg.init:
         start = start_from(cfg.init, model, data.labels, clip_hash)

@@ -6,7 +6,7 @@ data set, backbone and frames:
 
     model_state_dict          the whole CLIP, by OpenAI's names
     fusion_model_state_dict   frame_position_embeddings.weight (77, e), of which the first T rows
-                              are used, and transformer.resblocks.0 to .5, by CLIP's names of a block
+                              are used, and transformer.resblocks.0 to .5, by CLIP's names
     optimizer_state_dict, epoch    not read here
 
 here      | what it does                                 | tests/test_start.py

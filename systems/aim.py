@@ -50,8 +50,8 @@ class AIM(ActionModel):
     def forward(self, batch):
         """batch as of ActionModel, its frames alone -> dict: label, video (B, d).
 
-        The class tokens after our ln_post, not through CLIP's proj: there is no text to meet. Raises
-        ValueError where a shape differs from what the model was built for.
+        The class tokens after our ln_post, not through CLIP's proj: there is no text to meet.
+        Raises ValueError where a shape differs from what the model was built for.
         """
         self.check_batch(batch, video=True, pose=False)
         z, _ = self.video(normalise(batch["frames"]), self.clip.visual)     # (B, Tv, Nv, d)

@@ -7,7 +7,8 @@ switch for every part that the paper takes away, and for some sentences that can
 
 paper         | here                       | test
 Tables 4 to 9 | ROWS, TABLES               | test_pevl.py: test_rows_*; test_eval.py: test_costs_*
-Sec. 4.1      | PRESETS, RECIPES, `presets` | test_train.py: test_presets_are_the_papers, test_recipes
+Sec. 4.1      | PRESETS, `presets`         | test_train.py: test_presets_are_the_papers
+Sec. 4.1      | RECIPES                    | test_train.py: test_recipes
 
 The paper's figures of all tables are those of Diving48 with ViT-B/16.
 """
@@ -174,8 +175,8 @@ def preset_of(data, model):
 def add_recipe(chosen, args):
     """Put the settings of --recipe over those of a preset, in place.
 
-    Where neither a recipe is asked for nor a preset is there, it is the paper's, and says so. Raises
-    ValueError for a recipe beside another system than PeVL.
+    Where neither a recipe is asked for nor a preset is there, it is the paper's, and says so.
+    Raises ValueError for a recipe beside another system than PeVL.
     """
     if args.recipe == "preset":
         if not chosen:

@@ -305,7 +305,7 @@ def test_bike_through_the_command(tree, tmp_path):
     """train.py --model vilp --init FILE trains, and its checkpoint opens again."""
     torch.save(bike_content(), tmp_path / "k400.pt")
     assert train.main(["--data", "diving48", "--root", str(tree), "--workers", "0", "--model", "vilp", "--backbone", "tiny",
-                       "--image-size", "40", "--pose-frames", "2", "--video-frames", "2", "--epochs", "1", "--batch", "8",
+                       "--image-size", "40", "--pose-frames", "2", "--video-frames", "2", "--epochs", "1", "--warmup", "0.5", "--batch", "8",
                        "--out", str(tmp_path / "run"), "--init", str(tmp_path / "k400.pt")]) == 0
     assert "starts from" in (tmp_path / "run" / "log.txt").read_text()
     assert rebuild(read_checkpoint(tmp_path / "run" / "last.pt")).config.model == "vilp"
