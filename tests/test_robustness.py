@@ -140,6 +140,18 @@ def test_errors_begin_alike_in_pose_py_and_of_argparse(capsys):
         assert stop.value.code == 2 and said.startswith("error: ") and "Expected" in said and said.count("\n") == 1, said
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no safe path")
+def test_children_of_a_command_do_not_look_into_the_current_folder(tmp_path):
+    """As where a loader's workers are spawned: `python -c` in a folder with a json.py."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+
+    def job():
+        return subprocess.run([sys.executable, "-c", "import json"], cwd=tmp_path).returncode
+
+    assert job() == 9 and run_command(job) == 0
+    assert job() == 9, "the environment is as it was"
+
+
 @pytest.mark.parametrize("script", ["train.py", "pose.py"])
 def test_ctrl_c_during_the_start(script):
     """While PyTorch is imported, which takes seconds: one line and 130. (A slow torch stands in, so that the moment is sure.)"""
