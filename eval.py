@@ -130,10 +130,12 @@ def load_trunk(model_cfg):
 def saved_config(path):
     """The settings of the run that a checkpoint belongs to, as far as its config.json is there."""
     about = path.with_name("config.json")
+    if not about.is_file():
+        return {}
     try:
         config = json.loads(about.read_text("utf-8"))["config"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return {}                                 # none, or one that somebody has edited
+        return {}                                 # somebody has edited it
     return config if isinstance(config, dict) else {}
 
 

@@ -78,7 +78,7 @@ class Log:
     def rows(self, *kinds):
         """The rows of these kinds so far; the half line that a kill can leave is no row."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists():
+        if not path.is_file():
             return []
         rows = []
         for line in path.read_text("utf-8", errors="replace").splitlines():

@@ -14,6 +14,7 @@ and `best.pt` (the best on the held-out split).
 import hashlib
 import os
 import zipfile
+from pathlib import Path
 
 import torch
 
@@ -89,6 +90,10 @@ def read_checkpoint(path):
     Raises FileNotFoundError, or ValueError for a torn or foreign file, a bomb, and for a part that
     is missing or of another type, which is named.
     """
+    if not Path(path).is_file():                  # of a pipe one would wait for the end, for ever
+        raise FileNotFoundError(f"no checkpoint at {path}. Expected a file that train.py wrote. "
+                                "Train first: python train.py.")
+
     saved = None
     try:
         with zipfile.ZipFile(path) as archive:
@@ -98,9 +103,6 @@ def read_checkpoint(path):
                 fault = f"its part {damaged} is damaged"
         if not fault:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no checkpoint at {path}. Expected a file that train.py wrote. "
-                                "Train first: python train.py.") from None
     # Broken bytes fail in every possible way. PyTorch's own words are not shown: for a file that
     # names foreign code they advise to load it without the guard.
     except Exception as error:
@@ -113,14 +115,28 @@ def read_checkpoint(path):
     return saved
 
 
+def is_plain(value):
+    """Whether a value is what config.json could hold: number, text, None, or a list of such."""
+    parts = value if isinstance(value, list) else [value]
+    return all(part is None or isinstance(part, (bool, int, float, str)) for part in parts)
+
+
 def fault_of(saved, path):
     """What is wrong with what was read from a checkpoint, in words; "" where nothing is."""
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        return "another format"
-
     problem = misfit(saved, PARTS)
     if problem:
-        return f"{problem.place} is {problem.value!r:.60}, not {problem.expected}"
+        # Of anything but a plain value the kind is told: some tensors cannot even be printed.
+        shown = f"a {type(problem.value).__name__}"
+        if problem.value is None or isinstance(problem.value, (bool, int, float, str)):
+            shown = repr(problem.value)[:60]
+        return f"{problem.place} is {shown}, not {problem.expected}"
+    if saved["format"] != FORMAT:
+        return f"format {saved['format']}"
+
+    for part in ("config", "identity"):           # they are compared, which tensors cannot be
+        strange = [name for name, value in saved[part].items() if not is_plain(value)]
+        if strange:
+            return f"'{part}', {strange[0]!r} is neither a number nor a text, nor a list of them"
     if not 0 <= saved["joints"] <= MOST_JOINTS or len(saved["labels"]) != len(saved["texts"]):
         return (f"{saved['joints']} joints, {len(saved['labels'])} labels, {len(saved['texts'])} "
                 "texts")

@@ -9,6 +9,11 @@ import sys
 from support.interrupt import CODE, STOPPED
 from support.processes import leave_world
 
+# Where data loaders do not fork (macOS, Windows, Python 3.14), their workers are `python -c`, which
+# looks for modules in the current folder first: a json.py there would be run. With this, from
+# Python 3.11 on, they do not; the parent tells them where its own modules lie.
+SAFE_PATH = "PYTHONSAFEPATH"
+
 
 def run_command(job, *arguments):
     """Call `job(*arguments)` -> exit code: what the job gives, 0 for None.
@@ -16,6 +21,8 @@ def run_command(job, *arguments):
     A person's mistake (ValueError, OSError) is one line on standard error and 2; so is a machine
     that is too small. Ctrl-C is a line and 130. With several processes the line says which rank.
     """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
     try:
         return job(*arguments) or 0
     except KeyboardInterrupt:
@@ -33,6 +40,9 @@ def run_command(job, *arguments):
         return 2
     finally:
         leave_world()
+        del os.environ[SAFE_PATH]
+        if before is not None:
+            os.environ[SAFE_PATH] = before
 
 
 def tell(line):

@@ -66,8 +66,8 @@ def check_fields(config):
     for name, kind, doc, allowed in described_fields(type(config)):
         value = getattr(config, name)
         expected = expected_of(kind, allowed)
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            raise unknown_name(flag_of(name), value, get_args(kind))
+        if get_origin(kind) is Literal and not has_kind(value, kind):
+            raise unknown_name(flag_of(name), str(value)[:80], get_args(kind))
         if not has_kind(value, kind) or allowed and not allowed.holds(value):
             shown = repr(value)[:80]
             raise ValueError(f"{flag_of(name)} {shown}. Expected {expected}: {doc}. Change it.")
@@ -76,7 +76,7 @@ def check_fields(config):
 def has_kind(value, kind):
     """Whether a value is of a field's type. True counts as no number, a whole number as a float."""
     if get_origin(kind) is Literal:
-        return value in get_args(kind)
+        return isinstance(value, (str, int)) and value in get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(isinstance(part, (str, Path)) for part in value)
     if kind is float:

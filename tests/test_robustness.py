@@ -54,7 +54,7 @@ class Made:
     ({"count": 0}, "--count 0. Expected a whole number, 1 to 5: how many. Change it."), ({"count": 6}, "1 to 5"),
     ({"count": 2.0}, "a whole number"), ({"count": True}, "a whole number"), ({"rate": 0}, "a number, above 0, at most 10"),
     ({"rate": float("nan")}, "a number"), ({"rate": "1"}, "a number"), ({"rate": float("inf")}, "a number"),
-    ({"kind": 2}, "unknown --kind 2. Expected one of 1, 3"), ({"names": "ab"}, "names with commas"), ({"on": 1}, "True or False")])
+    ({"kind": 2}, "unknown --kind '2'. Expected one of 1, 3"), ({"names": "ab"}, "names with commas"), ({"kind": torch.zeros(2)}, "Expected one of 1, 3"), ({"on": 1}, "True or False")])
 def test_fields_out_of_range_are_refused_in_python_too(wrong, expected):
     with pytest.raises(ValueError, match=re.escape(expected)):
         Made(**wrong)
@@ -140,6 +140,18 @@ def test_errors_begin_alike_in_pose_py_and_of_argparse(capsys):
         assert stop.value.code == 2 and said.startswith("error: ") and "Expected" in said and said.count("\n") == 1, said
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no safe path")
+def test_children_of_a_command_do_not_look_into_the_current_folder(tmp_path):
+    """As where a loader's workers are spawned: `python -c` in a folder with a json.py."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+
+    def job():
+        return subprocess.run([sys.executable, "-c", "import json"], cwd=tmp_path).returncode
+
+    assert job() == 9 and run_command(job) == 0
+    assert job() == 9, "the environment is as it was"
+
+
 @pytest.mark.parametrize("script", ["train.py", "pose.py"])
 def test_ctrl_c_during_the_start(script):
     """While PyTorch is imported, which takes seconds: one line and 130. (A slow torch stands in, so that the moment is sure.)"""
@@ -206,10 +218,19 @@ def test_checkpoint_parts_missing_or_null_are_named(saved, part, value, tmp_path
     ("at", {"epoch": 1}, "'at', 'batch' is None"), ("config", {"model": "pevl"}, "'config', 'backbone'"), ("joints", 10 ** 12, "joints"),
     ("joints", True, "'joints' is True"), ("labels", ["a"], "1 labels"), ("model", {"x": 1}, "'model', 'x' is 1, not a Tensor"),
     ("model", {3: torch.zeros(1)}, "names that are texts"), ("model", {"x": torch.zeros(1).expand(10 ** 9)}, "its tensors claim"),
-    ("model", {"x": torch.zeros(2, 2).to_sparse()}, "no plain numbers"), ("optimizer", {"state": {}}, "'param_groups'")])
+    ("model", {"x": torch.zeros(2, 2).to_sparse()}, "no plain numbers"), ("optimizer", {"state": {}}, "'param_groups'"),
+    ("joints", torch.zeros(2, 2).to_sparse(), "'joints' is a Tensor, not a whole number"),
+    ("format", torch.zeros(2, 2).to_sparse(), "'format' is a Tensor"), ("format", 2, "(format 2)"),
+    ("config", {"model": "pevl", "backbone": "tiny", "clip": "", "data": "toy", "lr": torch.zeros(3)}, "'config', 'lr' is neither")])
 def test_checkpoint_parts_of_another_kind_are_named(saved, part, value, said, tmp_path):
     torch.save({**saved[1], part: value}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=re.escape(said)):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+def test_a_checkpoint_that_is_a_pipe_is_none(saved, tmp_path):
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "last.pt")
 
 

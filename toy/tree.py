@@ -335,6 +335,7 @@ def run_workers(root, shares, total, progress, lock=None):
     """
     command = [sys.executable, "-m", "toy.tree", str(root.absolute())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONSAFEPATH", None)            # it would hide the project, too
     inherited = ()
     if lock is not None:
         inherited = (lock.fileno(),)
