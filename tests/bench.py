@@ -549,7 +549,7 @@ def gpu(full):
     start = time.monotonic()
     precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     rate = card_matmul_rate("cuda", precision)
-    workers = data.DataConfig().workers
+    workers = min(os.cpu_count(), 16)
     with tempfile.TemporaryDirectory() as folder:
         make_large_clips(Path(folder), 8)
         cfg = data.DataConfig(data="custom", root=folder, video_frames=16, pose_frames=48, image_size=224)
