@@ -48,6 +48,7 @@ from torch.utils.data import DataLoader, Subset
 from clip_model import BACKBONES, CLIP, load_clip
 from data import Clips, DataConfig
 from label.command import label_videos
+from label.export import export_onnx
 from label.labeller import Labeller
 from pose import EXTRACTORS
 from published.clip_weights import read_weights
@@ -590,6 +591,8 @@ class EvalConfig:
     report: Annotated[bool, "also write report.html, a page to look at"] = False
     compare: Annotated[str, "second run for that page: a run folder or checkpoint, a row as "
                        "table7/v+t (its newest run), or clip, CLIP zero-shot"] = ""
+    export: Annotated[Literal["", "onnx"], "write the run's towers as ONNX files instead of "
+                      "evaluating"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
     save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
@@ -765,6 +768,13 @@ def run(argv):
 
     if saved:
         model = rebuild_from(path, saved, cfg.clip).to(world.device)
+    if cfg.export:
+        if not saved:
+            raise ValueError(f"--export {cfg.export} beside --model {cfg.model}. Expected a run of "
+                             "ours. Leave --model out, or name one with --ckpt.")
+        for line in export_onnx(model.cpu(), results_folder(cfg, data_cfg, path)):
+            print(line)
+        return None
     if cfg.video:
         labeller = labeller_of(model, path, saved, data_cfg, read_texts(cfg.texts))
         labeller.folder = Path(cfg.out or "out/videos") / "poses"

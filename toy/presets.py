@@ -24,8 +24,7 @@ TOY_PRESETS = {
         **TOY,
         "pose_frames": 32,                        # all there are
         "video_frames": 4,                        # the apparatus stands still
-        "epochs": 2,
-        "new_lr": 4.0,                            # the pose tower has the most to learn
+        "epochs": 2, "lr": 2e-3,                  # for adapters and new modules alike
         "own_loss": 0.5,                          # else sim_vs and sim_fw idle (D15)
     },
     "toy/vilp": {
