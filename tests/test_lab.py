@@ -1,6 +1,7 @@
 """toy/lab.py: runs that are shared, cut and not repeated; a table that is what the runs found."""
 import csv
 import json
+import re
 
 import pytest
 
@@ -43,6 +44,11 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
         assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
         assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
     assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
+    page = (tmp_path / "lab" / "table9.html").read_text(encoding="utf-8")      # each seed leads to its run's page
+    links = re.findall(r'href="([^"#]+)">([^<]+)</a>', page)
+    assert len(links) == 4 and all((tmp_path / "lab" / path).is_file() for path, _ in links)
+    assert links[2][0] == "table7-p/seed0/report.html" and links[2][1] == f"{tops[0]:.1f}"
+    assert "80.1" in page and f"{float(rows['heatmap']['mean']):.1f} ± " in page
     trained.clear()                                            # all is there: nothing is trained
     assert lab.main(command) == 0 and not trained
     assert lab.main([*command, "--fresh"]) == 130 and len(trained) == 2         # but for --fresh
