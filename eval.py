@@ -20,6 +20,7 @@ Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.
 """
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -74,15 +75,38 @@ def autocast(device, precision):
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
 
 
+STOPPING = {signal.SIGINT, signal.SIGTERM}        # Ctrl-C, and what Slurm sends
+
+
 def quiet_worker(_):
     """What a loader's worker process does first: leave signals to the main process.
 
     Ctrl-C and Slurm's SIGTERM reach all processes at once. The main process finishes its step, for
     which it needs the workers, and ends them itself; a minute after a SIGTERM a worker ends on its
-    own, so that no exit waits for it.
+    own, so that no exit waits for it. What came before this line was held back, see `held_signals`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))
+    if hasattr(signal, "pthread_sigmask"):        # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+@contextlib.contextmanager
+def held_signals():
+    """Start a loader's workers inside of this: a signal waits until they have made themselves quiet.
+
+    Without it, one that comes while a worker is starting ends that worker, since PyTorch's own
+    handler is in place first, and the main process with it: "DataLoader worker is killed". A slow
+    machine starts workers for a second and longer.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- Opening: settings, weights, data ------------------------------------------------------------
@@ -283,7 +307,9 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
             if model.compares_texts:
                 text = model.encode_texts()
                 columns = same_text_columns(dataset.texts)
-            for batch in with_progress(loader, len(mine), show=progress and rank == 0):
+            with held_signals():                  # its workers start here
+                batches = iter(loader)
+            for batch in with_progress(batches, len(mine), show=progress and rank == 0):
                 views = batch["frames"].shape[1]
                 logits = clip_logits(model, batch, text, device)
                 logits = {name: x[:, columns] for name, x in logits.items()}
