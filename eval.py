@@ -28,6 +28,7 @@ Accuracies are shares of 1 in code and files, percent in print and pictures.
 if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
     import support.interrupt
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -91,12 +92,15 @@ def autocast(device, precision):
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
 
 
+STOPPING = {signal.SIGINT, signal.SIGTERM}        # Ctrl-C, and what Slurm sends
+
+
 def quiet_worker(_):
     """What a loader's worker process does first: leave signals to the main process.
 
     Ctrl-C and Slurm's SIGTERM reach all processes at once. The main process finishes its step, for
     which it needs the workers, and ends them itself; a minute after a SIGTERM a worker ends on its
-    own, so that no exit waits for it.
+    own, so that no exit waits for it. What came before this line was held back, see `held_signals`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -104,6 +108,26 @@ def quiet_worker(_):
         signal.alarm(60)
 
     signal.signal(signal.SIGTERM, end_in_a_minute)
+    if hasattr(signal, "pthread_sigmask"):        # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+@contextlib.contextmanager
+def held_signals():
+    """Start a loader's workers inside of this: a signal waits until they have made themselves quiet.
+
+    Without it, one that comes while a worker is starting ends that worker, since PyTorch's own
+    handler is in place first, and the main process with it: "DataLoader worker is killed". A slow
+    machine starts workers for a second and longer.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- Opening: settings, weights, data ------------------------------------------------------------
@@ -331,7 +355,9 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
             if model.compares_texts:
                 text = model.encode_texts()
                 columns = same_text_columns(dataset.texts)
-            for batch in with_progress(loader, len(mine), show=progress and rank == 0):
+            with held_signals():                  # its workers start here
+                batches = iter(loader)
+            for batch in with_progress(batches, len(mine), show=progress and rank == 0):
                 views = batch["frames"].shape[1]
                 found = clip_features(model, batch, device)
                 logits = clip_logits(model, found, text)

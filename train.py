@@ -48,7 +48,8 @@ from torch.utils.data import DataLoader
 
 from clip_model import Attention
 from data import Clips, DataConfig, fingerprint_clips, shared_clips
-from eval import as_json, autocast, choose_precision, evaluate, load_trunk, quiet_worker
+from eval import (as_json, autocast, choose_precision, evaluate, held_signals, load_trunk,
+                  quiet_worker)
 from report.draw import draw_curves
 from report.evidence import Evaluated, write_report
 from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, reach_table,
@@ -806,7 +807,9 @@ def train_epoch(run, loader, signals):
     run.model.train()
 
     saved = start = time.monotonic()
-    for batch in loader:
+    with held_signals():                          # the loader's workers start here
+        batches = iter(loader)
+    for batch in batches:
         fetched = time.monotonic()
         terms, stop = take_step(run, batch, signals.caught)
         done = time.monotonic()

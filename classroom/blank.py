@@ -118,13 +118,22 @@ def squeezed(text):
 
 
 def answers(folder, wanted):
-    """Where in a folder statements of `wanted` stand: a list of (file, statement)."""
+    """Where in a folder statements of `wanted` stand: a list of (file, statement).
+
+    In Python as statements, since a short one may be the beginning of another; in all other text
+    however it is laid out.
+    """
     found = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.suffix in (".pt", ".png", ".gz", ".jpg"):
             continue
-        text = squeezed(path.read_text("utf-8", errors="replace"))
-        for statement in wanted:
-            if squeezed(statement) in text:
-                found.append((str(path.relative_to(folder)), statement))
+        text = path.read_text("utf-8", errors="replace")
+        if path.suffix == ".py":
+            there = set(statements(ast.parse(text)))
+            left = [statement for statement in wanted if statement in there]
+        else:
+            text = squeezed(text)
+            left = [statement for statement in wanted if squeezed(statement) in text]
+        for statement in left:
+            found.append((str(path.relative_to(folder)), statement))
     return found

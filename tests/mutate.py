@@ -60,16 +60,25 @@ def overlay(folder, entry):
     (folder / file).write_text(source.replace(entry["old"], entry["new"]), "utf-8")
 
 
-class First:
-    """A pytest plugin that keeps the first failure."""
+# These say that something is wrong; the facts beside them say what.
+GENERAL = ("worked_example", "loops", "gradients")
+
+
+class Failure:
+    """A pytest plugin that keeps the failure that says most: a fact's, else the first."""
 
     def __init__(self):
         self.test = ""
         self.message = ""
+        self.is_fact = False
 
     def keep(self, report):
-        if report.failed and not self.test:
+        if not report.failed or self.is_fact:
+            return
+        is_fact = not any(word in report.nodeid for word in GENERAL)
+        if is_fact or not self.test:
             self.test = report.nodeid
+            self.is_fact = is_fact
             crash = getattr(report.longrepr, "reprcrash", None)
             self.message = crash.message if crash else str(report.longrepr)[-300:]
 
@@ -81,10 +90,10 @@ class First:
 
 
 def run_tests(folder, what):
-    """-> the First failure of these tests in the overlay; its test is "" where all pass."""
+    """-> the Failure of these tests in the overlay; its test is "" where all pass."""
     import pytest
-    first = First()
-    pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-c", str(folder / "pyproject.toml"),
+    first = Failure()
+    pytest.main(["-q", "-p", "no:cacheprovider", "-c", str(folder / "pyproject.toml"),
                  "--rootdir", str(folder), "-o", "addopts=", *what], plugins=[first])
     return first
 
@@ -102,7 +111,7 @@ def child(folder, entry):
     name = entry["file"].removesuffix(".py").replace("/", ".")
     if name in sys.modules and not sys.modules[name].__file__.startswith(str(folder)):
         by = "not loaded"
-    return {"by": by, "test": first.test, "message": first.message[:600]}
+    return {"by": by, "test": first.test, "message": first.message[:600], "fact": first.is_fact}
 
 
 def second_child(folder, entry):
@@ -115,7 +124,7 @@ def second_child(folder, entry):
         os.dup2(nothing.fileno(), 2)
     first = run_tests(folder, all_tests())
     return {"by": "another" if first.test else "nobody", "test": first.test,
-            "message": first.message[:600]}
+            "message": first.message[:600], "fact": first.is_fact}
 
 
 def fork(work, folder, entry, result):
@@ -126,7 +135,8 @@ def fork(work, folder, entry, result):
     try:
         result.write_text(json.dumps(work(folder, entry)))
     except BaseException as reason:
-        result.write_text(json.dumps({"by": "error", "test": "", "message": repr(reason)}))
+        result.write_text(json.dumps({"by": "error", "test": "", "message": repr(reason),
+                                      "fact": False}))
     os._exit(0)
 
 
@@ -159,19 +169,22 @@ def run_all(entries, processes):
 
 def score(entries, found):
     """The table: killed, and by the own mark, for each mark; then who survives."""
-    lines = [f"{'mark':<6} {'mutations':>9} {'killed':>7} {'by own mark':>12}"]
-    total = [0, 0, 0]
+    lines = [f"{'mark':<6} {'mutations':>9} {'killed':>7} {'by own mark':>12} {'by a fact':>10}"]
+    total = [0, 0, 0, 0]
     marks = sorted({entry["mark"] for entry in entries})
     for mark in marks:
-        verdicts = [found[e["id"]]["by"] for e in entries if e["mark"] == mark and e["id"] in found]
+        own = [found[e["id"]] for e in entries if e["mark"] == mark and e["id"] in found]
+        verdicts = [verdict["by"] for verdict in own]
         counts = (len(verdicts), sum(by in ("own mark", "another") for by in verdicts),
-                  verdicts.count("own mark"))
+                  verdicts.count("own mark"), sum(verdict["fact"] for verdict in own))
         total = [a + b for a, b in zip(total, counts)]
-        lines.append(f"{mark:<6} {counts[0]:>9} {counts[1]:>7} {counts[2]:>12}")
-    lines.append(f"{'all':<6} {total[0]:>9} {total[1]:>7} {total[2]:>12}")
+        lines.append(f"{mark:<6} {counts[0]:>9} {counts[1]:>7} {counts[2]:>12} "
+                     f"{counts[3]:>10}")
+    lines.append(f"{'all':<6} {total[0]:>9} {total[1]:>7} {total[2]:>12} "
+                 f"{total[3]:>10}")
     for entry in entries:
         verdict = found.get(entry["id"])
-        if verdict and verdict["by"] != "own mark":
+        if verdict and (verdict["by"] != "own mark" or not verdict["fact"]):
             lines.append(f"{entry['id']} ({entry['mark']}): {verdict['by']} {verdict['test']} "
                          f"{verdict['message'] if verdict['by'] == 'error' else ''}")
     return "\n".join(lines)

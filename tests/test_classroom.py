@@ -113,7 +113,8 @@ def test_an_answer_is_found(tmp_path):
     assert wanted == ["result = x * by + 0 * len(str(x))"]
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.html").write_text("<b>result = x * by +\n   0 * len( str(x) )</b>")
-    assert [file for file, _ in answers(tmp_path, wanted)] == ["docs/a.html"]
+    (tmp_path / "b.py").write_text("def f(x, by):\n    if by:\n        result = (x*by + 0*len(str(x)))\n")
+    assert [file for file, _ in answers(tmp_path, wanted)] == ["b.py", "docs/a.html"]
 
 
 @pytest.mark.parametrize("file", blanks_of(MARKS))

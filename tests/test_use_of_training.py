@@ -3,6 +3,9 @@
 test_train.py shows that the formulas are right; here one short run is watched from outside.
 """
 import json
+import os
+import signal
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -173,3 +176,20 @@ def test_gradients_are_unscaled_before_they_are_cut(prepared):
 
     run.scaler = Scaler()
     assert norm_at_the_update(run, batch) == pytest.approx(1e-3, rel=1e-2)
+
+
+def slow_to_be_quiet(number):
+    """A worker on a loaded machine: it takes a second before it comes to its own first line."""
+    time.sleep(1)
+    train.quiet_worker(number)
+
+
+def test_a_signal_does_not_end_a_worker_that_is_starting():
+    """SIGTERM to the group in a loader's first second: the batch comes all the same."""
+    loader = torch.utils.data.DataLoader(range(4), num_workers=1, worker_init_fn=slow_to_be_quiet)
+    with train.held_signals():
+        batches = iter(loader)
+    time.sleep(0.5)
+    os.kill(batches._workers[0].pid, signal.SIGTERM)
+    assert next(batches).item() == 0
+    batches._shutdown_workers()

@@ -108,18 +108,22 @@ def test_only_other_labels_share_the_strength():
 
 
 def test_each_row_is_its_anchors():
-    """Row i: how clip i's text differs from the others, normalised along the row."""
+    """Row i: how clip i's text differs from the others."""
     got = weigh(0, 1, 2)
-    close(got[0].sum(), 3.0, "Row i belongs to anchor i: normalise over j, along the row.")
-    close(got[1], torch.ones(3), "Row 1: label 1 differs from both others by 0.2, so both have "
-          "weight 1. Are rows and columns exchanged?")
+    close(got[0, 1] / got[0, 2], 1 / 3, "Row 0 belongs to anchor 0, whose text differs from the "
+          "others by 0.2 and 0.6: the weights are in the ratio 1 to 3. Are rows and columns exchanged, "
+          "or is it normalised over columns?")
+    close(got[1, 0] / got[1, 2], 1.0, "Row 1: label 1 differs from both others by 0.2, so both have "
+          "the same weight. Are rows and columns exchanged, or is it normalised over columns?")
 
 
 def test_labels_choose_the_discrepancies():
     """Clip j's text is that of its label, not the j-th text of the data set."""
-    close(weigh(2, 0, 1), f64([1.0, 1.5, 0.5], [1.5, 1.0, 0.5], [1.0, 1.0, 1.0]),
-          "The discrepancy of clips i and j is discrepancy[label_i, label_j]; yours seems to take "
-          "places in the batch for labels.")
+    got = weigh(2, 0, 1)
+    close(got[0, 1] / got[0, 2], 3.0, "The discrepancy of clips i and j is discrepancy[label_i, "
+          "label_j], here 0.6 and 0.2; yours seems to take places in the batch for labels.")
+    close(got[2, 0] / got[2, 1], 1.0, "The discrepancy of clips i and j is discrepancy[label_i, "
+          "label_j], here 0.2 twice; yours seems to take places in the batch for labels.")
 
 
 def test_equal_discrepancies_give_the_plain_loss():

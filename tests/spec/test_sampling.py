@@ -172,10 +172,11 @@ def test_a_joint_stays_on_its_pixel(draws, flip):
           "joint: both must use the same box, the same size and the same mirror.", tol=0.06)
 
 
-def test_a_training_crop_keeps_the_share_that_was_drawn():
-    """Area between crop_area and 1, ratio of the sides between 3/4 and 4/3, inside of the frame."""
+@pytest.mark.parametrize("S", [40, 380])
+def test_a_training_crop_keeps_the_share_that_was_drawn(S):
+    """Area between crop_area and 1, sides between 3/4 and 4/3, inside of the frame; reduced or enlarged."""
     for seed in range(30):
-        H, W, S = 300, 400, 40
+        H, W = 300, 400
         draws = np.random.default_rng(seed).random(5)
         view = data.train_view(H, W, S, draws, 0.5, True)
         x0, y0, x1, y1 = view.boxes[0]
