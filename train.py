@@ -924,7 +924,8 @@ def list_rows():
     """Print every row of the tables: name, the paper's accuracy, what it changes."""
     for name, row in ROWS.items():
         flags = row_flags(row) or "nothing changes"
-        print(f"{name:<20} paper {row.top1}  {row.what}: {flags}")
+        printed = "      ours" if row.top1 is None else f"paper {row.top1}"
+        print(f"{name:<22} {printed}  {row.what}: {flags}")
 
 
 def finish_training(*configs):

@@ -991,7 +991,7 @@ def test_bad_settings_say_what_fits():
                          ({"model": "aim", "p2v_after": 1}, "model=aim beside p2v_after"),
                          ({"literal_mask": True, "mask": "log"}, "with mask=product"),
                          ({"p2v_after": 3}, "p2v_after=3.* 1 to 2, the blocks of tiny"),
-                         ({"p2v_after": -1}, "p2v_after=-1"),
+                         ({"p2v_after": -1}, "--p2v-after -1"),
                          ({"model": "vilp", "grad_checkpointing": True}, "pevl or aim")):
         with pytest.raises(ValueError, match=message):
             settings_of(**bad)
