@@ -169,6 +169,9 @@ def sums_of_rates(cfg, warmup, steps):
     is as far as a weight gets when all its steps go the same way.
     """
     total = sum(lr_factor(step, warmup, steps) for step in range(steps))
+
+    # Printed at the start of a run beside the size of the weights: where the first is much smaller
+    # than the second, training will change nothing that can be seen.
     return {kind: cfg.lr * factor * total for kind, factor in kind_factors(cfg).items()}
 
 
@@ -191,6 +194,8 @@ def optimizer_groups(model, cfg):
     """
     factors = kind_factors(cfg)
     matrices = decaying_matrices(model)
+
+    # Names and order of the groups follow the model's parts, so that a table of them can be read.
     groups = []
     for group in model.parameter_groups():
         for decays in (True, False):
@@ -642,20 +647,26 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
         reseed(cfg.seed)
         return rank0_first(world, lambda: load_trunk(model_cfg))
 
-    # What can be wrong with a command is looked at in whole, so that it is told at once.
+    # What can be wrong with a command is looked at in whole, so that it is told at once: a wrong
+    # folder, a batch that cannot be filled, CLIP's weights that cannot be had.
     mistakes = []
     data = attempt(open_clips, mistakes)
     order = attempt(make_batches, mistakes) if data else None
     clip = attempt(open_clip, mistakes)
     if mistakes:
         raise one_error(mistakes)
-    reseed(cfg.seed)                              # loading may or may not have drawn
+
+    # What is new in the model is drawn from here on: loading CLIP may or may not have drawn.
+    reseed(cfg.seed)
     clip_hash = fingerprint(clip.state_dict())
     model = job.build(model_cfg, clip, data)
     config = as_json(model_cfg, data_cfg, cfg)
+
+    # What a run's numbers depend on. A checkpoint holds it, and a run goes on only where it agrees.
     identity = {**config, "CLIP weights": clip_hash, "precision": precision,
                 "data set": fingerprint_clips(data), "processes": world.size,
                 "device": world.device.type}
+
     # Before the run's folder is touched: what does not fit is refused here. A run that goes on has
     # these weights overwritten by its checkpoint's, and its identity says that they were the same.
     start = ""
@@ -672,10 +683,13 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
         folder=run_folder(cfg, data_cfg, model_cfg), train_set=data, held_out=held_out,
         order=order, model=model, optimizer=optimizer, scaler=scaler, identity=identity,
         start=start, versions=versions())
+    # From here on the folder is this run's: it is given back whatever happens.
     open_folder(run)
     try:
         if not cfg.fresh:
             resume(run)
+
+        # All ranks start from rank 0's weights, though equal seeds should have drawn the same.
         if world.size > 1:
             for p in model.parameters():
                 if p.requires_grad:
@@ -695,6 +709,8 @@ def open_folder(run):
         run.folder.mkdir(parents=True, exist_ok=True)
         about = f"process {os.getpid()} on {socket.gethostname()}"
         run.lock = lock(run.folder / "run.lock", about)
+
+        # Only now, when all has proved to fit, the old run makes way; and the lock moved with it.
         if run.cfg.fresh:
             set_aside(run.folder, NAMES)
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -806,6 +822,8 @@ def train_epoch(run, loader, signals):
     run.order.start = at["batch"]
     run.model.train()
 
+    # `start` to `fetched`: waiting for the loader; `fetched` to `done`: computing. Where the first
+    # is not near zero, the decoding is too slow for the model: more --workers.
     saved = start = time.monotonic()
     with held_signals():                          # the loader's workers start here
         batches = iter(loader)
@@ -874,6 +892,7 @@ def measure(run):
     if at["measured"] % cfg.eval_every == 0 or at["measured"] == cfg.epochs:
         figures = run.job.measure(run, run.held_out)
 
+    # The epoch's row: means of its training losses beside what was measured.
     steps = at["sums"]["n"]
     means = {name: value / steps for name, value in at["sums"].items() if name != "n"}
     broken = [run.names[i] for i in at["broken"]]

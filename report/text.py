@@ -15,6 +15,7 @@ NAMES = {"top1": "top-1", "mean": "mean over classes"}      # of metrics, as the
 
 def align(lines):
     """Rows of cells -> lines of text: the first column to the left, the others to the right."""
+    # A column is as wide as its widest cell; titles are cells, too.
     widths = []
     for column in zip(*lines):
         widths.append(max(len(cell) for cell in column))
@@ -47,6 +48,7 @@ def with_progress(batches, total, show):
         if not show or (done < total and spent - shown <= pause):
             continue
 
+        # The time left by the mean rate so far: clips of a data set are alike enough for that.
         shown = spent
         left = int((total - done) * spent / done)
         line = (f"evaluate {done}/{total} clips, {done / max(spent, 1e-6):.1f} clips/s, "

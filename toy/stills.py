@@ -110,6 +110,7 @@ class ToyStills(torch.utils.data.Dataset):
     def crop(self, image, rng):
         """A still (h, w, 3) uint8 -> (1, 3, S, S): the centre or, in training, a random part of at
         least 65 %, away from the edges, with other light."""
+        # The same crops as clips get (data.py), so that the tiny CLIP sees what PeVL will show it.
         S = self.cfg.image_size
         H, W = image.shape[:2]
         view = test_view(H, W, S, 1)
