@@ -348,6 +348,10 @@ KINDS = (("libx264", ".mp4"), ("mpeg4", ".mp4"), ("mpeg4", ".avi"), ("libvpx-vp9
          ("libx265", ".mp4"), ("wmv2", ".wmv"), ("libx264", ".ts"))
 
 
+# How containers name them.
+CODECS = (b"avc1", b"hvc1", b"hev1", b"mp4v", b"MJPG", b"FMP4", b"FFV1", b"WMV2", b"V_VP9", b"V_MPEG4/ISO/AVC", b"V_FFV1")
+
+
 def video_seeds(folder):
     """Small sound videos of many codecs, with and without rotation and sound: {name: bytes}."""
     seeds = {}
@@ -384,6 +388,12 @@ def attack_video(rng, seeds, path):
     if draw < 0.25:
         path.write_bytes(seeds[name])
         return f"whole {name}", path
+    if draw < 0.3:
+        content = seeds[name]
+        for codec in CODECS:
+            content = content.replace(codec, b"zzzz"[:len(codec)])
+        path.write_bytes(content.replace(b"esds", b"free").replace(b"avcC", b"free"))
+        return f"no codec {name}", path
     how, content = damaged(rng, seeds[name])
     if rng.random() < 0.3:
         how2, content = damaged(rng, content)
