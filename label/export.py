@@ -1,7 +1,8 @@
 """`eval.py --export onnx`: the towers of a trained run as files that other programs run.
 
 Two files, since a text is encoded once and a clip each time: `clip.onnx`, from frames and joints to
-what is compared, and `text.onnx`, from tokens to sentences and words. Each is checked against the
+what is compared, and `text.onnx`, from tokens to sentences and words. Each takes one clip, one
+text: the exporter fixes the first axis to that of the example. Each is checked against the
 module with onnxruntime before it gets its name. Optional: pip install onnx onnxruntime onnxscript.
 
 paper     | what                         | here        | tests/test_export.py
@@ -9,7 +10,8 @@ Fig. 2    | the towers and UCMR          | ClipTowers  | test_export_gives_what_
 Sec. 3.1  | the text tower               | TextTowers  | test_export_gives_what_the_module_gives
 -         | files, checked               | export_onnx | test_export_gives_what_the_module_gives
 
-Shapes: B clips, T pose frames, Tv video frames, J joints, S pixels a side, U texts, W tokens.
+Shapes: B clips and U texts, here one; T pose frames, Tv video frames, J joints, S pixels a side,
+W tokens.
 """
 import math
 from contextlib import contextmanager
@@ -96,34 +98,32 @@ def export_onnx(model, folder):
     config = model.config
     S, T, Tv = config.image_size, config.pose_frames, config.video_frames
     rng = torch.Generator().manual_seed(0)
-    clips = (255 * torch.rand(2, Tv, 3, S, S, generator=rng),
-             2 * torch.rand(2, T, model.joints, 2, generator=rng) - 1,
-             torch.rand(2, T, model.joints, generator=rng))
+    clip = (255 * torch.rand(1, Tv, 3, S, S, generator=rng),
+            2 * torch.rand(1, T, model.joints, 2, generator=rng) - 1,
+            torch.rand(1, T, model.joints, generator=rng))
 
     towers = ClipTowers(model).eval()
     with torch.no_grad():
-        towers(*clips)                            # fills in the names
-    lines = [write_one(towers, clips, ["frames", "keypoints", "scores"], towers.names, "clips",
+        towers(*clip)                             # fills in the names
+    lines = [write_one(towers, clip, ["frames", "keypoints", "scores"], towers.names,
                        folder / "clip.onnx")]
     if model.compares_texts:
-        lines.append(write_one(TextTowers(model).eval(), (model.tokens,), ["tokens"],
-                               ["sentences", "words"], "texts", folder / "text.onnx"))
+        # As long as texts can be, so that any fits; what lies behind its end changes nothing.
+        tokens = torch.zeros(1, model.clip.config.context_length, dtype=torch.long)
+        own = model.tokens[:1, :tokens.shape[1]]
+        tokens[:, :own.shape[1]] = own
+        lines.append(write_one(TextTowers(model).eval(), (tokens,), ["tokens"],
+                               ["sentences", "words"], folder / "text.onnx"))
     return lines
 
 
-def write_one(module, inputs, input_names, output_names, axis, path):
-    """One module as an ONNX file of any number of `axis` (clips or texts), checked -> a line.
-
-    inputs: example tensors, whose first axis may differ later.
-    """
-    number = torch.export.Dim(axis)
-    shapes = tuple({0: number} for _ in inputs)
+def write_one(module, inputs, input_names, output_names, path):
+    """One module as an ONNX file, checked -> a line that says so. inputs: example tensors."""
     with torch.no_grad():
         wanted = module(*inputs)              # by the fused attention: what is checked against
     with torch.no_grad(), written_out():
         program = torch.onnx.export(module, inputs, dynamo=True, verbose=False,
-                                    input_names=input_names, output_names=list(output_names),
-                                    dynamic_shapes=shapes)
+                                    input_names=input_names, output_names=list(output_names))
     with atomic(path) as part:
         program.save(str(part))
         worst = largest_difference(part, inputs, input_names, wanted)

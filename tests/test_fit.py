@@ -56,6 +56,13 @@ def test_hold_out_parts_videos_and_keeps_every_label(rows):
         assert held
 
 
+def test_hold_out_gives_a_label_its_only_video_back():
+    """The third video of one label is all that the other has: it stays in training."""
+    clips = [Clip("0", "v0", 0), Clip("1", "v1", 0), Clip("2", "v2", 0), Clip("3", "v2", 1)]
+    assert hold_out(clips) == (clips, [])
+    assert [clip.id for clip in hold_out(clips[:3])[1]] == ["2"]
+
+
 def own_data(root, per_label=5, labels=("wave", "jump")):
     table = "path,label,split\n"
     for label in labels:

@@ -285,15 +285,18 @@ def test_texts_replace_the_labels_of_a_data_set(trained, tmp_path, capsys):
     assert "--texts with 2 labels for a data set of 3" in capsys.readouterr().err
 
 
-def test_another_data_set_brings_its_own_labels(trained, tmp_path, capsys):
-    """A trained model on another benchmark's labels: nothing of the first one's folders is taken over."""
+def test_another_data_set_brings_its_own_labels(trained, tmp_path, monkeypatch, capsys):
+    """A trained model on another benchmark's labels: the first one's folder is not looked into."""
+    own = tmp_path / "data" / "custom"                     # where a data set lies that --root does not name
     table = "path,label,split\n"
     for name, label in (("a", "wave"), ("b", "jump")):
-        write_video(tmp_path / "own" / f"{name}.mp4")
+        write_video(own / f"{name}.mp4")
+        (own / "poses").mkdir(exist_ok=True)
+        (own / f"{name}.npz").rename(own / "poses" / f"{name}.npz")
         table += f"{name}.mp4,{label},test\n"
-    (tmp_path / "own" / "clips.csv").write_text(table)
-    own = ["--data", "custom", "--root", str(tmp_path / "own"), "--poses", str(tmp_path / "own")]
-    assert ev.main(["--ckpt", str(trained.run), *own, "--out", str(tmp_path / "o"), "--strips", "0"]) == 0
+    (own / "clips.csv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    assert ev.main(["--ckpt", str(trained.run), "--data", "custom", "--out", str(tmp_path / "o"), "--strips", "0"]) == 0
     assert "2 labels, 2 of them never trained: jump; wave" in capsys.readouterr().out
     about = json.loads((tmp_path / "o" / "eval-test-1view.json").read_text())
     assert about["data"] == "custom" and about["clips"] == 2
@@ -301,7 +304,7 @@ def test_another_data_set_brings_its_own_labels(trained, tmp_path, capsys):
     model.data_cfg = ev.dataclasses.replace(model.data_cfg, data="custom")          # its prompt
     model.set_labels(["jump", "wave"])
     for row in about["predictions"]:
-        label, share = model(tmp_path / "own" / f"{row['id']}.mp4")[0]
+        label, share = model(own / f"{row['id']}.mp4")[0]
         assert (label, share) == (about["labels"][row["predicted"]], pytest.approx(row["probability"], abs=1e-5))
 
 
