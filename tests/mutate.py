@@ -190,14 +190,14 @@ def score(entries, found):
     return "\n".join(lines)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mark", help="those of one mark")
     parser.add_argument("--only", nargs="*", help="ids")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
     parser.add_argument("--json", help="write the verdicts to this file")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     entries = [e for e in mutations() if args.mark in (None, e["mark"])]
     if args.only:
         entries = [e for e in entries if e["id"] in args.only]

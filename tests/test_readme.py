@@ -11,6 +11,7 @@ import pytest
 import bench
 import data
 import eval as ev
+import mutate
 import pevl
 import pose
 import train
@@ -125,7 +126,7 @@ def helps():
         return out.getvalue()
 
     texts = {"train.py": said(train.main), "eval.py": said(ev.main), "data.py": said(data.main),
-             "tests/bench.py": said(bench.main), "pose.py extract": said(pose.main, "extract"),
+             "tests/bench.py": said(bench.main), "tests/mutate.py": said(mutate.main), "pose.py extract": said(pose.main, "extract"),
              "pose.py import": said(pose.main, "import"), "tables.costs": said(costs.main),
              "toy.stills": said(stills.main)}
     texts["classroom"] = "".join(said(classroom_command, *words) for words in
