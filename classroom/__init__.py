@@ -1,1 +1,1 @@
-"""Assignments made from this repository, handed out, and graded by themselves: docs/classroom.md."""
+"""Assignments made from this repository, which grade themselves: docs/classroom.md."""

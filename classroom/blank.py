@@ -29,8 +29,8 @@ def functions_in(tree):
 def look_up(functions, name, file):
     """The node of a name; ValueError where the file has no such function."""
     if name not in functions:
-        raise ValueError(f"{file} has no function {name}. Expected one, since an assignment hands it "
-                         "out. Correct classroom/assignments.py.")
+        raise ValueError(f"{file} has no function {name}. Expected one, since an assignment hands "
+                         "it out. Correct classroom/assignments.py.")
     return functions[name]
 
 
@@ -67,7 +67,7 @@ def blank(source, messages, file="the file"):
                 first -= 1
         last = node.end_lineno
         indent = " " * rest[0].col_offset
-        # A line of its own, folded where it would be too long.
+        # A line of its own, folded where it would be longer than the files' 100 columns.
         error = f'{indent}raise NotImplementedError("{message}")\n'
         if len(error) > 101:
             half = message.rfind(" ", 0, 60) + 1
@@ -75,6 +75,7 @@ def blank(source, messages, file="the file"):
                      f'{indent}    "{message[half:]}")\n')
         cuts.append((first, last, error))
 
+    # From the end of the file on, so that the numbers of the lines before stay true.
     for first, last, error in sorted(cuts, reverse=True):
         lines[first - 1:last] = [error]
     blanked = "".join(lines)
@@ -83,7 +84,10 @@ def blank(source, messages, file="the file"):
 
 
 def statements(node):
-    """Every statement inside a function, also inside its loops and conditions, on one line each."""
+    """Every statement inside a function, also inside its loops and conditions, on one line each.
+
+    As Python writes them out again: blanks, brackets that are not needed and comments do not count.
+    """
     found = []
     for inner in ast.walk(node):
         if isinstance(inner, ast.stmt) and inner is not node:
@@ -103,6 +107,8 @@ def bodies(source, names, file="the file"):
         if name not in names:
             elsewhere.update(statements(node))
 
+    # What another function of the file says as well is no secret, nor are checks of shapes, which
+    # are worded alike everywhere.
     found = []
     for name in names:
         for statement in statements(look_up(functions, name, file)):

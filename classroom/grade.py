@@ -2,8 +2,8 @@
 
 The hand-in is laid over a fresh student's copy, so that a file that is missing is work that was not
 done, and none of the student's tests, settings or links come along. The teacher's tests lie beside
-it, with answers drawn from another seed. A process that ends early, whatever ended it, costs the fact
-at which it ended; the next one goes on behind it.
+it, with answers drawn from another seed. A process that ends early, whatever ended it, costs the
+fact at which it ended; the next one goes on behind it.
 
 What this keeps out: mistakes of all kinds, and the usual tricks. It is no prison: a process of the
 same user can read what that user can read. Grade in a container where that matters.
@@ -37,7 +37,7 @@ LEFT_OUT = {"tests", "conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "set
             "pyproject.toml", "sitecustomize.py", "usercustomize.py", "data", "out", "build",
             "__pycache__", "venv", "env", "node_modules"}
 LARGEST = 50 * 2 ** 20                            # bytes of a file
-PAUSE = 15                                        # seconds beyond a fact's own before a process dies
+PAUSE = 15                                        # seconds beyond a fact's own until a process dies
 
 
 @dataclass
@@ -83,6 +83,7 @@ def lay_out(hand_in, target, marks, root=HERE):
             source = Path(folder) / name
             if name in LEFT_OUT or name.startswith(".") or name.endswith(".pth"):
                 continue
+            # A link would bring a file of this machine along, and be tested as the student's.
             if source.is_symlink() or not source.is_file() or source.stat().st_size > LARGEST:
                 continue
             goal = target / source.relative_to(hand_in)
@@ -92,6 +93,7 @@ def lay_out(hand_in, target, marks, root=HERE):
 
 def lay_out_tests(target, seed, root=HERE):
     """The teacher's tests in a folder of their own, with answers of `seed` in place of oracles."""
+    # By way of a folder in between, since the copy makes tests/spec and a student's copy has more.
     with tempfile.TemporaryDirectory() as middle:
         copy_specifications(root, Path(middle))
         shutil.copytree(Path(middle) / SPEC, target)
@@ -123,6 +125,7 @@ def one_process(order, home, until):
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                pass_fds=[writing], env=environment(home), cwd=home,
                                start_new_session=True)
+    # Ours is closed, so that the pipe ends when the last process that holds the other one ends.
     os.close(writing)
     process.stdin.write(json.dumps(order).encode())
     process.stdin.close()
@@ -151,7 +154,9 @@ def one_process(order, home, until):
     lines = read_lines(text)
     if any("end" in line for line in lines):
         return lines, ""
-    return lines, ended or f"the process ended early (exit code {code}): sys.exit, or out of memory?"
+    if not ended:
+        ended = f"the process ended early (exit code {code}): sys.exit, or out of memory?"
+    return lines, ended
 
 
 def read_lines(text):
@@ -188,6 +193,8 @@ def run_mark(mark, folder, tests, home, limits, root=HERE):
                 result.said.append(str(line["collect"]))
         if not ended:
             break
+        # It ended at the fact that it had begun last: that one is lost, and left out of the next
+        # process. Where it had begun none, another process would end as soon.
         if last and last not in told:
             told[last] = (False, ended)
         else:

@@ -1,13 +1,13 @@
 """The student's copy of this repository, and the teacher's folder of solutions.
 
 The copy is made from a list of what goes in, never from a list of what stays out: no history, no
-test that holds an answer, no notes of the teacher. In it everything works but the blanked functions.
+test that holds an answer, no notes of the teacher. In it all works but the blanked functions.
 
-here           | what it writes                                | tests/test_classroom.py
-make_copy      | the student's folder                          | test_copy_fails_with_nothing_but_...
-write_golden   | inputs and right answers, as tensors          | test_golden_answers_are_plain_...
-assignment_text| ASSIGNMENT.md                                 | test_assignment_page_says_all
-make_solutions | reference, private answers, rubric            | test_solutions_hold_what_a_...
+here            | what it writes                       | tests/test_classroom.py
+make_copy       | the student's folder                 | test_copy_fails_with_nothing_but_...
+write_golden    | inputs and right answers, as tensors | test_golden_answers_are_plain_tensors
+assignment_text | ASSIGNMENT.md                        | test_assignment_page_says_all
+make_solutions  | reference, private answers, rubric   | test_solutions_hold_what_a_teacher_needs
 """
 import ast
 import json
@@ -84,12 +84,17 @@ def copy_specifications(root, target):
 
 
 def write_golden(root, folder, seed):
-    """Right answers of all marks, drawn from `seed`, into `folder`: <mark>.pt, tensors alone."""
+    """Right answers of all marks, drawn from `seed`, into `folder`: <mark>.pt, tensors alone.
+
+    In a process of its own, since the oracles import their neighbours in tests/spec by name. Raises
+    ValueError where it ends with an error.
+    """
     command = [sys.executable, str(root / SPEC / ORACLES), str(folder), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     if done.returncode != 0:
-        raise ValueError(f"the oracles ended with {done.returncode}: {done.stderr[-500:]}. Expected "
-                         "right answers. Run `python -m pytest tests/spec`.")
+        said = done.stderr[-500:]
+        raise ValueError(f"the oracles ended with {done.returncode}: {said}. Expected right "
+                         "answers. Run `python -m pytest tests/spec`.")
 
 
 def make_blanks(root, target, marks):
@@ -104,13 +109,18 @@ def make_blanks(root, target, marks):
 
 
 def make_copy(target, marks, assignments=(), root=HERE):
-    """Write the student's copy into a new folder. Raises ValueError where an answer is left in it."""
+    """Write the student's copy into a new folder.
+
+    marks: whose functions are blanked. assignments: names, for the words of ASSIGNMENT.md. Raises
+    ValueError where the folder is not empty or an answer is left in it.
+    """
     target = refuse_full(target)
     copy_house(root, target)
     taken = make_blanks(root, target, marks)
     copy_specifications(root, target)
     write_golden(root, target / SPEC / "golden", seed=0)
 
+    # A promise that is kept by looking: a body that was copied elsewhere would be found here.
     left = answers(target, taken)
     if left:
         places = "; ".join(f"{file}: {statement}" for file, statement in left[:5])
@@ -147,8 +157,8 @@ def measured(root):
     found = {"pevl": "see README.md", "zero_shot": "see docs/toy.md"}
     said = re.search(r"^top-1 ([\d.]+ %)", (root / "README.md").read_text("utf-8"), re.M)
     if said:
-        found["pevl"] = (f"the reference has {said[1]} top-1 on the test split with seed 0; reach it "
-                         "within 3 points")
+        found["pevl"] = (f"the reference has {said[1]} top-1 on the test split with seed 0; reach "
+                         "it within 3 points")
     toy = root / "docs" / "toy.md"
     if toy.is_file():
         said = re.search(r"`python eval.py --model clip --data toy` \| ([\d.]+)",
@@ -190,8 +200,8 @@ def assignment_text(marks, assignments=(), root=HERE):
         first = marks[0]
         lines += ["## How to test", "", "```", "pip install -r requirements.txt",
                   f"python -m pytest -m {first}", "```", "",
-                  f"Each test of `tests/spec/test_{first}.py` is one fact, named by the fact; where "
-                  "it does not hold, its message says which rule is broken and where to look. "
+                  f"Each test of `tests/spec/test_{first}.py` is one fact, named by the fact; "
+                  "where it does not hold, its message says which rule is broken and where to look. "
                   "At first all of them end in NotImplementedError. Points are shared out evenly "
                   "over the facts of a mark. The other marks' tests pass already and should go on "
                   "doing so. The grading draws other numbers than yours.", ""]

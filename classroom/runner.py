@@ -1,10 +1,10 @@
 """The process in which one mark of one hand-in is tested. Started by grade.py, never imported.
 
-It runs somebody's code that may be wrong in any way: endless, greedy, ended by sys.exit, or patching
-what it is tested with. So: limits first; pytest, torch and the comparison are imported before the
-first line of the student's; every verdict is taken here, not by pytest's report, and told at once
-over a pipe, so that what was told before a crash stands; and after each fact the comparison has to
-show that it can still tell wrong from right.
+It runs somebody's code that may be wrong in any way: endless, greedy, ended by sys.exit, or
+patching what it is tested with. So: limits first; pytest, torch and the comparison are imported
+before the first line of the student's; every verdict is taken here, not by pytest's report, and
+told at once over a pipe, so that what was told before a crash stands; and after each fact the
+comparison has to show that it can still tell wrong from right.
 
     what comes in     standard input, JSON: see `main`
     what goes out     lines of JSON to the file descriptor that is named there
@@ -22,8 +22,8 @@ import torch
 
 # What a hand-in has no business with. An audit hook cannot be taken away again.
 FORBIDDEN = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
-             "socket.sendto", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork",
-             "os.forkpty", "os.kill", "os.killpg", "urllib.Request")
+             "socket.sendto", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
+             "os.fork", "os.forkpty", "os.kill", "os.killpg", "urllib.Request")
 
 
 class TimeUp(BaseException):
@@ -34,6 +34,7 @@ def limit(memory):
     """At most `memory` MiB beyond what is in use now, small files, no core dumps."""
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
+    # Addresses, not pages: PyTorch maps some gigabytes before it uses any, hence "beyond".
     most = used + memory * 2 ** 20
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 24, 2 ** 24))
@@ -99,7 +100,8 @@ class Verdicts:
         for name in pyfuncitem._fixtureinfo.argnames:
             arguments[name] = pyfuncitem.funcargs[name]
         error = None
-        signal.setitimer(signal.ITIMER_REAL, self.seconds, 1.0)   # rings again where it is swallowed
+        # It rings again every second, for code that swallows the first ring.
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, 1.0)
         try:
             pyfuncitem.obj(**arguments)
         except KeyboardInterrupt:
@@ -110,7 +112,7 @@ class Verdicts:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
         if error is None and not self.comparison_works():
-            error = AssertionError("the tests' own comparison was changed: nothing counts from here")
+            error = AssertionError("the tests' own comparison was changed: from here nothing counts")
         self.verdict(pyfuncitem, error)
         return True
 
@@ -159,6 +161,8 @@ def main():
     importlib.import_module("expected")
     spec = importlib.import_module("spec")
     torch.set_num_threads(1)
+    # What torch loads when gradients are first checked, it loads now: later, memory is limited and
+    # other processes are forbidden.
     torch.autograd.gradcheck(torch.sin, torch.ones(1, dtype=torch.float64, requires_grad=True))
     works = comparison_check(spec)
 
@@ -183,11 +187,10 @@ def main():
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     plugin = Verdicts(tell, folder, order["seconds"], works, set(order["skip"]))
-    code = pytest.main([
-                 "-q", "-p", "no:cacheprovider", "--noconftest",
-                 "-c", os.path.join(order["tests"], "pytest.ini"),
-                 "--rootdir", order["tests"], os.path.join(order["tests"], order["file"])],
-                plugins=[plugin])
+    settings = os.path.join(order["tests"], "pytest.ini")
+    file = os.path.join(order["tests"], order["file"])
+    code = pytest.main(["-q", "-p", "no:cacheprovider", "--noconftest", "-c", settings,
+                        "--rootdir", order["tests"], file], plugins=[plugin])
     tell({"end": True, "code": int(code)})
     os._exit(0)                                   # what waits in atexit has no say any more
 

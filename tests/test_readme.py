@@ -12,6 +12,7 @@ import bench
 import mutate
 import data
 import eval as ev
+import mutate
 import pevl
 import pose
 import train
