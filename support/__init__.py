@@ -7,6 +7,7 @@ arrays.py       .npz files of other people, within limits
 shapes.py       values of foreign files against the shape that is expected
 checkpoints.py  what a run saves
 commands.py     how a command ends; interrupt.py, while it starts
+batches.py      which clips make a batch, for any number of processes
 processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed
 sampling.py     which moments of a clip are looked at
