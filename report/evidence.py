@@ -18,10 +18,9 @@ import torch
 
 from clip_model import token_texts
 from pevl import cosine, frame_word_similarity
-from report.bootstrap import paired
 from report.log import Log, parameter_rows
 from report.page import write_page
-from report.records import Comparison, Contents, LookedAt, Matrix, Measured
+from report.records import Comparison, Contents, LookedAt, Matrix, Measured, paired
 from report.results import strip_of
 from tables.costs import count_costs
 from tables.printed import differing, printed_for
@@ -211,8 +210,8 @@ def comparison_of(one, rival):
                          "data set and split. Give both the same --data, --root and --eval-split.")
     a = measured(one)
     b = measured(rival)
-    top1 = paired(a.correct(), b.correct())
-    mean = paired(a.correct(), b.correct(), a.true)
+    top1 = paired(a.true, a.correct(), b.correct())
+    mean = paired(a.true, a.correct(), b.correct(), metric="mean")
     return Comparison(rival=b, top1=top1, mean=mean)
 
 

@@ -106,7 +106,7 @@ def headline(contents):
         headers.append("the paper")
         caption += ", the diamond is the paper's figure"
     both = tag("div", table(headers, rows), figure(interval_bars(bars), caption), class_="two")
-    sure = note("Interval: 95 % bootstrap over the clips, 2,000 resamples. It says how far another "
+    sure = note("Interval: 95 % bootstrap over the clips, 10,000 draws. It says how far another "
                 "sample of clips might lead, not another seed of training.")
     return section("results", "Results", hero(m, figures), tag("p", paper_said(contents)), both,
                    sure, note(counted(m)))

@@ -5,6 +5,7 @@ Measured   | one run and the answers of an evaluation             | test_headlin
 LookedAt   | one clip, what was answered and looked at            | test_films_*, test_heat_map_*
 Matrix     | frames x words of a clip and a text, Fig. 3b         | test_heat_map_*
 Comparison | a second run on the same clips                       | test_two_runs_side_by_side
+Paired     | the difference of two runs, and who won which clips  | test_paired_counts_*
 Contents   | all of a page                                        | test_page_is_well_formed
 LabRow     | a row of a table that the lab trained                | tests/test_lab.py
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from report.bootstrap import Paired, interval
+from report.metrics import compare, interval
 
 
 @dataclass
@@ -65,8 +66,9 @@ class Measured:
 
     def bounds(self, metric):
         """95 % bootstrap interval of a metric over the clips: (low, high)."""
-        labels = self.true if metric == "mean" else None
-        return interval(self.correct(metric), labels)
+        kind = "mean" if metric == "mean" else "top1"     # of shares of clips, top-1's is the kind
+        found = interval(self.true, self.correct(metric), kind)
+        return found.low, found.high
 
 
 @dataclass
@@ -91,6 +93,31 @@ class LookedAt:
     saliency: dict = field(default_factory=dict)  # ViLP: label -> (Tv,) share of each frame
     rivals: list = field(default_factory=list)    # (name, strip) of a second model
     rival_answer: str = ""
+
+
+@dataclass
+class Paired:
+    """Two runs on the same clips: the difference of a metric, first minus second, shares of 1."""
+    difference: float
+    low: float                                    # its 95 % interval
+    high: float
+    both: int                                     # clips that both answered rightly
+    only_a: int                                   # clips that the first alone answered rightly
+    only_b: int
+    neither: int
+
+
+def paired(labels, correct_a, correct_b, metric="top1"):
+    """The difference of two runs as a page shows it -> Paired.
+
+    labels (n,) int, correct_a and correct_b (n,) bool of the same clips. metric: top1 or mean.
+    """
+    a = np.asarray(correct_a, bool)
+    b = np.asarray(correct_b, bool)
+    found = compare(labels, b, a, metric)         # `compare` gives its second system minus its first
+    difference, low, high = found.difference
+    return Paired(difference, low, high, both=int((a & b).sum()), only_a=int((a & ~b).sum()),
+                  only_b=int((~a & b).sum()), neither=int((~a & ~b).sum()))
 
 
 @dataclass

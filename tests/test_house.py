@@ -10,7 +10,7 @@ STEPS = [
     ["published"],
     ["toy.divers", "toy.picture", "toy.captions", "toy.tree", "toy.presets"],
     ["clip_model", "pose"],
-    ["report.draw", "report.text", "report.log", "report.timeline", "report.metrics", "report.bootstrap",
+    ["report.draw", "report.text", "report.log", "report.timeline", "report.metrics",
      "report.record", "report.style", "report.markup", "report.wording", "report.figures",
      "report.confusion", "report.records", "report.beside", "report.page"],
     ["systems.config"],

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pose import JOINT_SETS
 from report import beside, confusion, markup, page, records, wording
-from report.bootstrap import paired
 from report.figures import film, heat_map
+from report.records import paired
 from report.style import STYLE
 from strategies import drawn
 from tables.printed import Printed
@@ -71,8 +73,8 @@ def contents(K=5, n=60, compare=False, **how):
     comparison = None
     if compare:
         other = measured(K, n, "other", seed=1)
-        comparison = records.Comparison(other, paired(one.correct(), other.correct()),
-                                     paired(one.correct(), other.correct(), one.true))
+        comparison = records.Comparison(other, paired(one.true, one.correct(), other.correct()),
+                                     paired(one.true, one.correct(), other.correct(), metric="mean"))
     costs = [["video tower", "0.112", "0.112", "1.5"], ["all", "0.952", "0.380", "2.5"]]
     return records.Contents(one, mistakes=[looked()], rights=[looked(answer="label 1")], costs=costs, comparison=comparison, **how)
 
@@ -206,10 +208,10 @@ def test_two_runs_side_by_side():
         assert wording.points(value) in said
     assert f"run right{pair.both}{pair.only_a}" in said and f"run wrong{pair.only_b}{pair.neither}" in said
     assert "other answered label 1" in said and "attention of other" in said
-    assert beside.verdict("a", "b", paired([True] * 20, [False] * 20)).startswith("a is ahead")
-    assert beside.verdict("a", "b", paired([False] * 20, [True] * 20)).startswith("b is ahead")
-    assert beside.verdict("a", "b", paired([True] * 20, [True] * 20)).startswith("The clips do not tell")
-    assert beside.verdict("a", "b", paired([True, False] * 10 + [True], [False, True] * 10 + [False])).startswith("The clips do not")
+    assert beside.verdict("a", "b", paired([0] * 20, [True] * 20, [False] * 20)).startswith("a is ahead")
+    assert beside.verdict("a", "b", paired([0] * 20, [False] * 20, [True] * 20)).startswith("b is ahead")
+    assert beside.verdict("a", "b", paired([0] * 20, [True] * 20, [True] * 20)).startswith("The clips do not tell")
+    assert beside.verdict("a", "b", paired([0] * 21, [True, False] * 10 + [True], [False, True] * 10 + [False])).startswith("The clips do not")
 
 
 def test_figures_are_said():
@@ -345,3 +347,21 @@ def test_a_browser_opens_it(made, tmp_path):
     said = done.stdout
     assert f"{100 * c.measured.result['top1']:.2f} %" in said and said.rstrip().endswith("</html>")
     drawn(picture, least=20)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_paired_counts_clips_and_turns_round(clips):
+    """The difference is first minus second; turned round, everything but the ties changes sides."""
+    labels, a, b = zip(*clips)
+    pair, turned = paired(labels, a, b), paired(labels, b, a)
+    assert pair.difference == pytest.approx(sum(a) / len(a) - sum(b) / len(b)) == -turned.difference
+    assert (pair.both, pair.only_a, pair.only_b, pair.neither) == tuple(
+        sum((x, y) == want for x, y in zip(a, b)) for want in ((1, 1), (1, 0), (0, 1), (0, 0)))
+    assert pair.low <= pair.difference + 1e-9 and pair.difference <= pair.high + 1e-9
+
+
+def test_paired_mean_over_classes_weighs_classes_alike():
+    """Nine clips of one label and one of another: the one counts as much as the nine."""
+    labels, a, b = [0] * 9 + [1], [True] * 9 + [False], [False] * 9 + [True]
+    assert paired(labels, a, b, metric="mean").difference == 0
+    assert paired(labels, a, b).difference == pytest.approx(0.8)
