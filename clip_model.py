@@ -451,7 +451,7 @@ class CLIP(nn.Module):
 
         sentences (K, e): the end token's; words (K, W, e): every token's; neither normalised.
         word_mask (K, W) bool: true on real word tokens; start, end and padding are out. A text of
-        one token has one true, an empty text none: whoever averages over words must stay finite there.
+        one token has one true, an empty text none: a mean over words must stay finite there.
         The padding is of no influence: it follows the end token, and attention looks back alone.
 
         CLIP's training used the sentences only. PeVL's frame-word similarity (Sec. 3.3.1) needs the
@@ -759,7 +759,8 @@ def fill_clip(state, config, source="the state dict"):
     """CLIP of `config` in eval mode with the tensors of a state dict in OpenAI's naming.
 
     Every key is accounted for: one that is missing, unexpected or of another shape is a ValueError
-    that lists them, the first twenty in full. A checkpoint that almost fits is a wrong result, not a small problem.
+    that lists them, the first twenty in full. A checkpoint that almost fits is a wrong result,
+    not a small problem.
     source: what the message calls the state dict.
     """
     # Built on the device "meta", a CLIP has shapes and no values, so that none are drawn to be

@@ -346,7 +346,8 @@ def train_view(H, W, S, draws, crop_area, flip):
 
     draws: (5,) in [0, 1) for area, ratio, x, y and flip. A share in [crop_area, 1] of the frame's
     area is drawn, and a ratio of width to height in [3/4, 4/3]; then a side that is longer than the
-    frame's is cut to it, so that wide frames also give smaller and narrower crops. flip: whether half of the draws mirror.
+    frame's is cut to it, so that wide frames also give smaller and narrower crops. flip: whether
+    half of the draws mirror.
     """
     share = crop_area + (1 - crop_area) * draws[0]
     area = H * W * share
@@ -527,7 +528,8 @@ class Clips(torch.utils.data.Dataset):
 
     With train=False, the first three have a leading axis of R = `views` crops. Everything random is
     drawn from (seed, epoch, index), so that neither workers nor a resumed run change it. A broken
-    clip is replaced in training, nine times in ten by one of its class; in evaluation it is black and without joints,
+    clip is replaced in training, nine times in ten by one of its class; in evaluation it is black
+    and without joints,
     to be counted as wrong.
 
     Raises FileNotFoundError or ValueError for annotation files that are not what they should be,
@@ -896,8 +898,8 @@ def tell_check(cfg, full):
 
     faint = sum(not facts.is_enough for facts in persons)
     if faint:
-        print(f"training would run, but {faint} of {len(persons)} clips that were looked at show no "
-              "person for most of their frames: look at their poses (pose.py extract --overlay), "
+        print(f"training would run, but {faint} of {len(persons)} clips that were looked at show "
+              "no person for most of their frames: look at their poses (pose.py extract --overlay), "
               "or make them again")
     else:
         print("training would work")

@@ -114,7 +114,7 @@ def quiet_worker(_):
 
 @contextlib.contextmanager
 def held_signals():
-    """Start a loader's workers inside of this: a signal waits until they have made themselves quiet.
+    """Start a loader's workers inside this: a signal waits until they have made themselves quiet.
 
     Without it, one that comes while a worker is starting ends that worker, since PyTorch's own
     handler is in place first, and the main process with it: "DataLoader worker is killed". A slow
@@ -480,7 +480,7 @@ def count(rows, K):
     return result
 
 
-# ---- As a library ---------------------------------------------------------------------------------
+# ---- As a library --------------------------------------------------------------------------------
 
 def load(ckpt="", clip="", device="auto", texts=None):
     """A trained run as a `label.labeller.Labeller`: model("my.mp4") -> [(label, probability), ...].
@@ -620,7 +620,7 @@ class EvalConfig:
     export: Annotated[Literal["", "onnx"], "write the run's towers as ONNX files instead of "
                       "evaluating"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
-    save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
+    save_features: Annotated[bool, "also write all features of clips and texts as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 

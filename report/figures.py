@@ -245,7 +245,7 @@ FILM_ROWS = {
 
 
 def film_row(name, strip, columns):
-    """One row of a film as a picture: up to `columns` frames, side by side, evenly over the clip."""
+    """One row of a film as a picture: at most `columns` frames, evenly spread over the clip."""
     Tv = len(strip["frames"])
     shown = np.linspace(0, Tv - 1, min(columns, Tv))
     shown = shown.round().astype(int)             # indices of video frames

@@ -1,7 +1,7 @@
 """What a run says while it works: lines, rows of figures, tables of parameters and memory.
 
 here             | what it gives                                         | tests/test_train.py
-Log              | log.txt, metrics.jsonl, TensorBoard; one line at a time | test_resume, test_tensorboard
+Log              | log.txt, metrics.jsonl, TensorBoard; line by line     | test_resume, test_tensorboard
 parameter_table  | M parameters, trainable and frozen, of each part      | test_command
 reach_table      | how far a part's weights can go in this run           | test_reach_*
 count_saved      | bytes that autograd keeps for the backward pass       | test_command
@@ -90,8 +90,8 @@ class Log:
 
     def rewind(self, step, epoch):
         """Forget rows from beyond this step and epoch: a run that goes on writes them again."""
-        # A kill leaves rows that are newer than the newest checkpoint. Step rows carry `step`, epoch
-        # rows `epoch`; rows of the test split are made again at the end.
+        # A kill leaves rows that are newer than the newest checkpoint. Step rows carry `step`,
+        # epoch rows `epoch`; rows of the test split are made again at the end.
         kept = []
         for row in self.rows("step", "epoch"):
             reached = step if row["kind"] == "step" else epoch

@@ -114,7 +114,7 @@ def paired(labels, correct_a, correct_b, metric="top1"):
     """
     a = np.asarray(correct_a, bool)
     b = np.asarray(correct_b, bool)
-    found = compare(labels, b, a, metric)         # `compare` gives its second system minus its first
+    found = compare(labels, b, a, metric)         # it gives its second system minus its first
     difference, low, high = found.difference
     return Paired(difference, low, high, both=int((a & b).sum()), only_a=int((a & ~b).sum()),
                   only_b=int((~a & b).sum()), neither=int((~a & ~b).sum()))

@@ -1,9 +1,9 @@
 """Figures as text: aligned tables, progress of long work, the summary of an evaluation.
 
 here          | what it prints                                            | tests/test_eval.py
-align         | rows of cells as lines, columns under each other          | test_cost_table_is_the_readmes
+align         | rows of cells as lines, columns under each other          | test_cost_table_is_*
 with_progress | `evaluate 320/960 clips, 41.0 clips/s, 0:16 left`         | test_evaluation_leaves_*
-summary       | accuracy, by class too, and what went wrong               | test_evaluation_repeats_*
+summary       | accuracy, by class too, and what went wrong               | test_evaluation_*
 """
 import sys
 import time

@@ -16,7 +16,8 @@ class Signals:
     """While this is open, SIGTERM and SIGINT (Ctrl-C) are noted, to be obeyed after the step.
 
     One that comes while an epoch is measured is obeyed after the next step; where no step is left,
-    the run ends as it would have. A second one is obeyed at once. Only a main thread may set handlers; elsewhere nothing changes.
+    the run ends as it would have. A second one is obeyed at once. Only a main thread
+    may set handlers; elsewhere nothing changes.
     """
 
     def __init__(self):

@@ -64,7 +64,7 @@ class AIM(ActionModel):
 
     @torch.no_grad()
     def attention_maps(self, batch):
-        """{"attention": (B, Tv, N)}: the class token's in the last block, its own share left out."""
+        """{"attention": (B, Tv, N)}: the class token's in the last block, without its own share."""
         _, weights = self.video(normalise(batch["frames"]), self.clip.visual, need_weights=True)
         return {"attention": weights[..., 1:]}
 

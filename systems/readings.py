@@ -41,8 +41,9 @@ def group_pixels(q, k, v):
         out_q = sum_n a[q, n] value_n / sum_n a[q, n]
 
     q (..., h, 1 + J, c), the background first; k, v (..., h, n, c) -> (..., h, 1 + J, c). So
-    queries compete, and the background token takes what belongs to no joint. In Eq. (2) as printed each
-    query has a softmax of its own over the pixels; there a background takes nothing from anyone.
+    queries compete, and the background token takes what belongs to no joint. In Eq. (2) as printed
+    each query has a softmax of its own over the pixels; there a background takes nothing from
+    anyone.
     GroupViT (reference 55) assigns pixels so; it makes the choice hard, we leave it soft (D31).
 
     Two queries along the axes and three pixels: one on each axis, and one between them that the two

@@ -35,7 +35,7 @@ class ZeroShotCLIP(ActionModel):
 
     @torch.no_grad()
     def attention_maps(self, batch):
-        """{"attention": (B, Tv, N)}: the class token's in the last block, its own share left out."""
+        """{"attention": (B, Tv, N)}: the class token's in the last block, without its own share."""
         B, Tv = batch["frames"].shape[:2]
         frames = normalise(batch["frames"]).flatten(0, 1)                   # (B Tv, 3, S, S)
         weights = self.clip.visual.class_attention(frames)                  # (B Tv, N)

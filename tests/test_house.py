@@ -125,3 +125,13 @@ def test_no_file_makes_a_reader_give_up():
     long = {name: len(path.read_text("utf-8").splitlines()) for name, path in sources().items()}
     long = {name: lines for name, lines in long.items() if lines > (1100 if name == "pevl" else 950)}
     assert not long, f"these do two jobs: {long}"
+
+
+def test_lines_fit_a_screen():
+    """100 columns at most, in every file of the program."""
+    wide = []
+    for path in sources().values():
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+            if len(line) > 100:
+                wide.append(f"{path.name}:{number}")
+    assert not wide, wide
