@@ -913,7 +913,8 @@ def main(argv=None):
         return 1
     faint = sum(not facts.is_enough for facts in persons)
     if faint:
-        print(f"training would run, but {faint} of {len(persons)} clips that were looked at show no "
+        looked_at = len(persons)
+        print(f"training would run, but {faint} of {looked_at} clips that were looked at show no "
               "person for most of their frames: look at their poses (pose.py extract --overlay), "
               "or make them again")
         return 0

@@ -426,7 +426,7 @@ def count(rows, K):
     return result
 
 
-# ---- As a library ---------------------------------------------------------------------------------
+# ---- As a library ----------------------------------------------------------------------------------
 
 def load(ckpt="", clip="", device="auto", texts=None):
     """A trained run as a `label.labeller.Labeller`: model("my.mp4") -> [(label, probability), ...].
@@ -556,7 +556,7 @@ class EvalConfig:
     export: Annotated[Literal["", "onnx"], "write the run's towers as ONNX files instead of "
                       "evaluating"] = ""
     save_probabilities: Annotated[bool, "also write every clip's probabilities as .npz"] = False
-    save_features: Annotated[bool, "also write every clip's features and the texts' as .npz"] = False
+    save_features: Annotated[bool, "also write the features of clips and texts as .npz"] = False
     device: Annotated[str, "auto, cpu, cuda or cuda:N"] = "auto"
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], "of matrix products"] = "auto"
 

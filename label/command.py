@@ -1,7 +1,7 @@
 """`eval.py --video`: what is printed of one video or of many, and the files that are left.
 
 here         | what it does                                       | tests/test_label.py
-label_videos | all of the command: one file, several, or a folder | test_one_video_*, test_a_folder_*
+label_videos | all of the command: one file, several, or a folder | test_a_folder_*
 tell_answer  | one answer as lines of text                        | test_one_video_*
 follow       | a long video: labels over time                     | test_long_video_*
 write_table  | a CSV and a JSONL with a row for each video        | test_a_folder_*

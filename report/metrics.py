@@ -114,7 +114,8 @@ class Comparison(NamedTuple):
 
     def __str__(self):
         low, high = 100 * self.difference.low, 100 * self.difference.high
-        return (f"difference {100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f}); "
+        value = 100 * self.difference.value
+        return (f"difference {value:+.1f} points ({low:+.1f} to {high:+.1f}); "
                 f"right alone: {self.only_a} and {self.only_b} clips, p = {self.p_value:.3g}")
 
 

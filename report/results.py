@@ -114,7 +114,8 @@ def write_classes(result, labels, path):
     """A CSV with a row for each label that has clips, worst first: see metrics.class_rows."""
     rows = class_rows(result["predictions"], labels)
     text = io.StringIO()
-    table = csv.DictWriter(text, ("label", "clips", "right", "accuracy", "low", "high", "taken_for"))
+    columns = ("label", "clips", "right", "accuracy", "low", "high", "taken_for")
+    table = csv.DictWriter(text, columns)
     table.writeheader()
     for row in rows:
         table.writerow(row)

@@ -1,9 +1,9 @@
 """Several views of a clip become one answer: the mean of Eq. (7), and AIM's mean beside it.
 
-paper        | what                                       | here          | test
-Sec. 4.1     | three crops of a clip pass as three clips  | clip_features | test_eval.py: test_views_*
-Eq. (7)      | mean of S / tau over the views, softmax    | average_views | test_eval.py: test_views_*
-AIM          | softmax of each view, then the mean        | average_views | test_eval.py: test_average_*
+paper        | what                                       | here          | tests/test_eval.py
+Sec. 4.1     | three crops of a clip pass as three clips  | clip_features | test_views_*
+Eq. (7)      | mean of S / tau over the views, softmax    | average_views | test_views_*
+AIM          | softmax of each view, then the mean        | average_views | test_average_*
 
 B clips, R views, K classes.
 """
