@@ -426,7 +426,7 @@ def count(rows, K):
     return result
 
 
-# ---- As a library ----------------------------------------------------------------------------------
+# ---- As a library --------------------------------------------------------------------------------
 
 def load(ckpt="", clip="", device="auto", texts=None):
     """A trained run as a `label.labeller.Labeller`: model("my.mp4") -> [(label, probability), ...].
