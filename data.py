@@ -899,8 +899,8 @@ def tell_check(cfg, full):
     faint = sum(not facts.is_enough for facts in persons)
     if faint:
         print(f"training would run, but {faint} of {len(persons)} clips that were looked at show "
-              "no person for most of their frames: look at their poses (pose.py extract --overlay), "
-              "or make them again")
+              "no person for most of their frames: look at their poses (pose.py extract "
+              "--overlay), or make them again")
     else:
         print("training would work")
     return 0

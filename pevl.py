@@ -922,7 +922,7 @@ class PeVL(ActionModel):
             z_p, joint_weights = self.pose(                                 # (B, T, 1 + J, d)
                 batch["keypoints"], batch["scores"], trunk)
 
-        # Sec. 3.2.1: pose tells video where to look. The gradient passes M, so the pose learns (D3).
+        # Sec. 3.2.1: pose tells video where to look; the gradient passes M, so pose learns (D3).
         refined_v = z_v
         if self.p2v is not None:
             M = self.mask(batch, joint_weights)                             # (B, Tv, N)

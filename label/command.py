@@ -1,7 +1,7 @@
 """`eval.py --video`: what is printed of one video or of many, and the files that are left.
 
 here         | what it does                                       | tests/test_label.py
-label_videos | all of the command: a file, several, or a folder | test_one_video_*, test_a_folder_*
+label_videos | all of the command: a file, several, or a folder | test_a_folder_*
 tell_answer  | one answer as lines of text                        | test_one_video_*
 follow       | a long video: labels over time                     | test_long_video_*
 write_table  | a CSV and a JSONL with a row for each video        | test_a_folder_*
@@ -57,6 +57,8 @@ def label_videos(cfg, labeller):
         print(f"warning: {doubt}")
     folder = Path(cfg.out or "out/videos")
 
+    # One file at a time, so that what was answered is on the screen and on disk when a later one
+    # ends the run; a broken file among many is a row of the table like any other.
     rows = []
     begun = time.monotonic()
     for number, video in enumerate(files, 1):
@@ -70,6 +72,7 @@ def label_videos(cfg, labeller):
         if len(files) > 1:
             show_progress(number, len(files), time.monotonic() - begun)
 
+    # A single file has told all of it above; a table is for many.
     if len(files) > 1:
         write_table(rows, folder)
         broken = [row["video"] for row in rows if row.get("error")]
@@ -107,6 +110,7 @@ def label_one(cfg, labeller, video, folder):
     for line in tell_answer(answer, cfg.topk):
         print(line)
 
+    # The strip shows what the answer is made from: a wrong skeleton is seen there at once.
     said = f"{video.name}: {answer.label} ({100 * answer.probability:.0f} %)"
     strip = strip_of(labeller.model, dataset, 0, said, None, labeller.device)
     print(f"wrote {draw_strip([strip], folder / f'{video.stem}-strip.png')}")
@@ -164,6 +168,8 @@ def follow(cfg, labeller, video, folder):
 
     Leaves a picture and a CSV of all windows. Returns their rows.
     """
+    # Without --window the windows touch and do not overlap. The length of a file is not in its
+    # header in every format, so the instants of its frames are read from the packets.
     width = cfg.window or cfg.every
     end = min(cfg.end, duration(instants_of(video)))
     if not cfg.start < end:
@@ -172,6 +178,7 @@ def follow(cfg, labeller, video, folder):
     spans = windows(cfg.start, end, cfg.every, width)
     dataset, facts, poses = labeller.open(video, spans, cfg.pose, cfg.views, cfg.extractor)
 
+    # The joints were found once for the whole file; each window decodes its own frames.
     answers = []
     for index in range(len(spans)):
         answers.append(labeller.answer_clip(dataset, index, cfg.average))

@@ -31,9 +31,11 @@ def draw_timeline(spans, shares, labels, path, title):
     order = np.lexsort((-shares.max(0), -wins))   # by wins, then by the highest probability
     chosen = [int(k) for k in order[:SHOWN]]
 
-    middles = [(start + end) / 2 for start, end in spans]
-    first = min(start for start, _ in spans)
-    last = max(end for _, end in spans)
+    starts = np.array([span[0] for span in spans])                         # (n,)
+    ends = np.array([span[1] for span in spans])
+    middles = (starts + ends) / 2
+    first = float(starts.min())
+    last = float(ends.max())
 
     bottom = 300
     pen = Pen(1100, bottom + 70 + 20 * len(chosen))
@@ -43,16 +45,19 @@ def draw_timeline(spans, shares, labels, path, title):
              anchor="mm")
 
     # The winner of each window, as a band above the lines; grey where it has no line.
-    for row, (start, end) in zip(shares, spans):
-        winner = int(row.argmax())
-        tint = SERIES[chosen.index(winner)] if winner in chosen else RULE
-        pen.line([(axes.across(start), 62), (axes.across(end), 62)], tint, 12)
+    tint_of = dict(zip(chosen, SERIES))
+    for n, winner in enumerate(shares.argmax(1)):
+        tint = tint_of.get(int(winner), RULE)
+        left = axes.across(starts[n])
+        right = axes.across(ends[n])
+        pen.line([(left, 62), (right, 62)], tint, 12)
 
     for place, k in enumerate(chosen):
-        tint = SERIES[place]
+        tint = tint_of[k]
         spots = []
-        for middle, share in zip(middles, shares[:, k]):
-            spots.append((axes.across(middle), axes.down(100 * float(share))))
+        for n, middle in enumerate(middles):
+            height = axes.down(100 * float(shares[n, k]))
+            spots.append((axes.across(middle), height))
         pen.line(spots, tint, 2)
         for x, y in spots:
             pen.diamond(x, y, tint, 3)

@@ -1,8 +1,8 @@
 """Packages that are no requirement: imported where they are used, with the command that installs.
 
 here             | what it does                                    | tests/test_person.py
-optional_package | import one, or say how it is installed     | test_missing_package_names_its_command
-has_package      | whether one is there, without importing it | test_missing_package_names_its_command
+optional_package | import one, or say how it is installed          | test_missing_package_*
+has_package      | whether one is there, without importing it      | test_missing_package_*
 cached           | networks that a run over many videos makes once | test_pose.py: test_extract_*
 """
 import importlib
