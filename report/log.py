@@ -1,7 +1,7 @@
 """What a run says while it works: lines, rows of figures, tables of parameters and memory.
 
 here             | what it gives                                         | tests/test_train.py
-Log              | log.txt, metrics.jsonl, TensorBoard: line by line   | test_resume, test_tensorboard
+Log              | log.txt, metrics.jsonl, TensorBoard: row by row | test_resume, test_tensorboard
 parameter_table  | M parameters, trainable and frozen, of each part      | test_command
 reach_table      | how far a part's weights can go in this run           | test_reach_*
 count_saved      | bytes that autograd keeps for the backward pass       | test_command
