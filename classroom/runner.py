@@ -112,8 +112,7 @@ class Verdicts:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
         if error is None and not self.comparison_works():
-            error = AssertionError("the tests' own comparison was changed: from here "
-                                   "nothing counts")
+            error = AssertionError("the tests' own comparison was changed: nothing counts now")
         self.verdict(pyfuncitem, error)
         return True
 

@@ -578,7 +578,7 @@ def test_fault_is_replaced_in_training_and_wrong_in_evaluation(tree, how):
 
 def test_fault_without_any_replacement_stops(tree):
     cfg = tree("diving48")
-    with pytest.raises(ValueError, match="nor can any of 50 replacements.*data.py check"):
+    with pytest.raises(ValueError, match="nor can any of 49 replacements.*data.py check"):
         Clips(cfg, "train", True)[0]                              # no pose files at all
 
 

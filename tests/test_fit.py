@@ -105,7 +105,7 @@ def test_failed_start_leaves_no_run_folder(tmp_path, capsys):
     flags = ["--data", "custom", "--root", str(root), "--poses", str(tmp_path), "--backbone", "tiny", "--workers", "0",
              "--out", str(tmp_path / "run")]
     assert train.main(flags) == 2
-    assert "nor can any of 50 replacements be read" in capsys.readouterr().err
+    assert "nor can any of 49 replacements be read" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -114,6 +114,37 @@ def test_block_matches_loops():
               "before the first?")
 
 
+def silent(case, *names):
+    """A block whose layers of these names give zero."""
+    module = fill(clip_model.ResidualAttentionBlock(8, 2, 1).double(), case["state"])
+    for name in names:
+        layer = module.get_submodule(name)
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+    return module
+
+
+def test_block_adds_to_its_tokens():
+    """Where attention and MLP give zero, the tokens come back."""
+    case = cases("clip.block")[0]
+    close(silent(case, "attn.out_proj", "mlp.c_proj")(case["x"]), case["x"], "Both steps add to x: a "
+          "residual is forgotten.", tol=0)
+    only_attention = silent(case, "mlp.c_proj")
+    want = case["x"] + only_attention.attn(only_attention.ln_1(case["x"]))
+    close(only_attention(case["x"]), want, "x + attn(ln_1(x)): is it another norm, or none?")
+    only_mlp = silent(case, "attn.out_proj")
+    want = case["x"] + only_mlp.mlp(only_mlp.ln_2(case["x"]))
+    close(only_mlp(case["x"]), want, "x + mlp(ln_2(x)): is it another norm, or none?")
+
+
+def test_the_mlp_sees_what_attention_added():
+    """The second step starts from the first one's result."""
+    case = cases("clip.block")[0]
+    after_attention = silent(case, "mlp.c_proj")(case["x"])
+    close(silent(case)(case["x"]), silent(case, "attn.out_proj")(after_attention), "The MLP reads the x "
+          "that attention has added to, not the one from before.")
+
+
 def test_block_hands_the_mask_on():
     """With a causal mask, a later token changes nothing earlier."""
     case = cases("clip.block")[0]
