@@ -42,13 +42,12 @@ def tiny(model):
         "tau_fw": Choice(1.0 if model == "vilp" else 0.1, "at 0.01 it learns nothing (D10)"),
         "adapter_ratio": Choice(1.0, "a quarter of its width is too narrow"),
         "drop_path": Choice(0.0, "three blocks leave none to drop"),
-        "lr": Choice(1e-3, "as on the toy benchmark"),
+        "lr": Choice(2e-3, "as on the toy benchmark"),
         "warmup": Choice(0.5, "as on the toy benchmark"),
     }
     if model == "pevl":
         chosen["pose_frames"] = Choice(32, "as on the toy benchmark")
         chosen["video_frames"] = Choice(4, "as on the toy benchmark")
-        chosen["new_lr"] = Choice(4.0, "the pose tower has the most to learn")
         chosen["own_loss"] = Choice(0.5, "else two of the three similarities idle (D15)")
     else:
         chosen["pose_frames"] = Choice(8, "few frames: it is for trying out")
@@ -56,8 +55,10 @@ def tiny(model):
     return chosen
 
 
-def few(clips, batch=BATCH):
-    """Field -> Choice for a training set of `clips` clips; batch: another one than BATCH was given.
+def few(clips, batch=BATCH, epochs=EPOCHS):
+    """Field -> Choice for a training set of `clips` clips.
+
+    batch, epochs: where they are not BATCH and EPOCHS, somebody has asked for them.
 
     >>> {name: one.value for name, one in few(9).items()}
     {'batch': 8, 'epochs': 100, 'warmup': 5.0, 'eval_every': 5, 'lr': 0.0003}
@@ -70,8 +71,9 @@ def few(clips, batch=BATCH):
             chosen["batch"] = Choice(batch, f"there are {clips} training clips")
 
     steps = max(clips // batch, 1)                # of an epoch
-    epochs = EPOCHS
-    if epochs * steps < STEPS:
+    if epochs != EPOCHS:                          # asked for: the warm-up still has to end in time
+        chosen["warmup"] = Choice(epochs / 20, "a twentieth of the epochs")
+    elif epochs * steps < STEPS:
         epochs = min(-(-STEPS // steps), MOST_EPOCHS)
         chosen["epochs"] = Choice(epochs, f"{epochs * steps} steps of {batch} clips")
         chosen["warmup"] = Choice(epochs / 20, "a twentieth of the epochs")
@@ -94,7 +96,7 @@ def fitted(args):
                 _, clips = cfg.read_index("train")
         except (OSError, ValueError):
             clips = []
-        chosen.update(few(len(clips), args.batch))
+        chosen.update(few(len(clips), args.batch, args.epochs))
         side = BACKBONES[args.backbone].image_size if args.backbone in BACKBONES else 224
         if side != 224:
             chosen["image_size"] = Choice(side, f"what {args.backbone} reads")

@@ -82,7 +82,7 @@ def test_choices_are_told_and_own_clips_train_in_one_command(tmp_path, capsys):
     assert re.search(r"chosen for what is there: --batch 8: there are 8 training clips", said)
     assert "2 of the training clips are held out for it, 8 are left" in said
     saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (saved["batch"], saved["image_size"], saved["lr"], saved["epochs"]) == (8, 80, 1e-3, 1)
+    assert (saved["batch"], saved["image_size"], saved["lr"], saved["epochs"]) == (8, 80, 2e-3, 1)
 
 
 def test_all_mistakes_are_told_at_once_and_nothing_is_left(tmp_path, capsys):
