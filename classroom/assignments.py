@@ -1,7 +1,7 @@
 """What can be handed out: marks, each a set of functions with their tests, and six assignments.
 
 A mark is the unit of grading: its functions are blanked in the student's copy, and the tests of
-tests/spec/test_<mark>.py are its facts. An assignment is a few marks with a task in words.
+tests/spec/test_<mark>_facts.py are its facts. An assignment is a few marks with a task in words.
 
 here        | what it is                                    | tests/test_classroom.py
 MARKS       | mark -> functions, points, section            | test_marks_name_what_exists

@@ -179,7 +179,7 @@ def run_mark(mark, folder, tests, home, limits, root=HERE):
     result = Result(mark, [Fact(name, sentence) for name, sentence in sentences.items()])
 
     for _ in range(len(sentences) + 1):
-        order = {"folder": str(folder), "tests": str(tests), "file": f"test_{mark}.py",
+        order = {"folder": str(folder), "tests": str(tests), "file": f"test_{mark}_facts.py",
                  "modules": modules_of(mark), "seconds": limits["fact"],
                  "memory": limits["memory"], "skip": sorted(told)}
         lines, ended = one_process(order, home, until)

@@ -137,7 +137,7 @@ def make_copy(target, marks, assignments=(), root=HERE):
 
 def facts_of(mark, root=HERE):
     """The facts of a mark: name of the test -> its sentence, in the order of the file."""
-    tree = ast.parse((root / SPEC / f"test_{mark}.py").read_text("utf-8"))
+    tree = ast.parse((root / SPEC / f"test_{mark}_facts.py").read_text("utf-8"))
     found = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
@@ -200,7 +200,7 @@ def assignment_text(marks, assignments=(), root=HERE):
         first = marks[0]
         lines += ["## How to test", "", "```", "pip install -r requirements.txt",
                   f"python -m pytest -m {first}", "```", "",
-                  f"Each test of `tests/spec/test_{first}.py` is one fact, named by the fact; "
+                  f"Each test of `tests/spec/test_{first}_facts.py` is one fact, named by the fact; "
                   "where it does not hold, its message says which rule is broken and where to "
                   "look. At first all of them end in NotImplementedError. Points are shared out "
                   "evenly over the facts of a mark. The other marks' tests pass already and should "

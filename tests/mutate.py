@@ -33,7 +33,7 @@ def mutations():
 def tests_of(mark):
     """What pytest is asked to run for a mark."""
     if mark in SPEC:
-        return [f"tests/spec/test_{mark}.py", "tests/spec/test_given.py", "-m", mark]
+        return [f"tests/spec/test_{mark}_facts.py", "tests/spec/test_given.py", "-m", mark]
     return [USE[mark]]
 
 

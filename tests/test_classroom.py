@@ -142,7 +142,7 @@ def test_no_answer_is_in_the_copy(copy):
     assert not any("oracles" in name or "classroom/" in name or "mutat" in name for name in files)
     assert {name for name in files if name.startswith("tests/")} == {
         "tests/spec", "tests/spec/golden", "tests/spec/spec.py", "tests/spec/expected.py",
-        "tests/spec/test_given.py", *(f"tests/spec/test_{mark}.py" for mark in MARKS),
+        "tests/spec/test_given.py", *(f"tests/spec/test_{mark}_facts.py" for mark in MARKS),
         *(f"tests/spec/golden/{mark}.pt" for mark in MARKS)}
     taken = []
     for file, names in blanks_of(MARKS).items():
@@ -160,7 +160,7 @@ def test_copy_fails_with_nothing_but_what_is_to_be_done(copy):
     assert not wrong
     for mark in MARKS:
         names = {name.split("::")[1].split("[")[0] for name in outcome
-                 if name.startswith(f"test_{mark}:")}
+                 if name.startswith(f"test_{mark}_facts:")}
         assert names == set(make.facts_of(mark))
 
 
@@ -183,7 +183,7 @@ def test_every_assignment_is_as_it_should_be(name, tmp_path):
     copy = make.make_copy(tmp_path / "copy", marks, assignments)
     outcome = run_specifications(copy, *MARKS)
     for test, said in outcome.items():
-        mine = any(test.startswith(f"test_{mark}:") for mark in marks)
+        mine = any(test.startswith(f"test_{mark}_facts:") for mark in marks)
         assert said.startswith("NotImplementedError") if mine else not said, (test, said)
     for file in blanks_of(marks):
         shutil.copy(ROOT / file, copy / file)
@@ -228,7 +228,7 @@ def test_hand_in_brings_no_settings_along(tmp_path):
     (hand_in / "tests" / "spec").mkdir(parents=True)
     (hand_in / ".git").mkdir()
     for name in ("pevl.py", "helper.py", "conftest.py", "pytest.ini", "sitecustomize.py", "x.pth",
-                 "tests/spec/test_eq7.py", ".git/config"):
+                 "tests/spec/test_eq7_facts.py", ".git/config"):
         (hand_in / name).write_text("# mine\n")
     (hand_in / "link.py").symlink_to(ROOT / "pevl.py")
     grading.lay_out(hand_in, tmp_path / "work", ["eq7", "clip"])

@@ -30,7 +30,7 @@ def test_few_clips_with_a_batch_of_ones_own():
 
 def test_tiny_backbone_sets_what_follows_from_it():
     (cfg, data_cfg, model_cfg), values = train.settings(["--data", "diving48", "--backbone", "tiny"])
-    assert (model_cfg.image_size, model_cfg.tau_fw, data_cfg.image_size, cfg.lr) == (80, 0.1, 80, 1e-3)
+    assert (model_cfg.image_size, model_cfg.tau_fw, data_cfg.image_size, cfg.lr) == (80, 0.1, 80, 2e-3)
     assert any(line.startswith("--image-size 80: ") for line in values.reasons)
     (_, _, model_cfg), values = train.settings(["--data", "diving48", "--backbone", "tiny", "--image-size", "40"])
     assert model_cfg.image_size == 40 and not any("--image-size" in line for line in values.reasons)

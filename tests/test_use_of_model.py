@@ -6,6 +6,7 @@ import torch
 
 import pevl
 from clip_model import BACKBONES, CLIP, CLIPConfig
+from systems import heatmaps
 from systems.config import PeVLConfig
 from systems.registry import build_model
 
@@ -84,8 +85,8 @@ def centre(picture):
 def test_heatmaps_of_table_9_lie_on_their_joints(monkeypatch):
     """To a hundredth of a pixel: the centre of what is drawn is the joint's place."""
     drawn = []
-    real = pevl.gaussian_heatmaps
-    monkeypatch.setattr(pevl, "gaussian_heatmaps",
+    real = heatmaps.gaussian_heatmaps
+    monkeypatch.setattr(heatmaps, "gaussian_heatmaps",
                         lambda *args, **more: drawn.append(real(*args, **more)) or drawn[-1])
     tower = model_of(pose_input="heatmaps", video=False).pose
     place = torch.tensor([0.25, -0.3])

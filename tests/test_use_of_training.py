@@ -55,19 +55,21 @@ def watched(tree, tmp_path_factory):
 
 def test_the_schedule_runs_over_all_epochs(watched):
     """It does not begin again with an epoch: 2 steps of warm-up, then one cosine over the rest."""
-    want = [watched.cfg.lr * train.lr_factor(step, warmup=2, total=8) for step in range(8)]
     first_group = watched.saved["optimizer"]["param_groups"][0]
-    assert first_group["factor"] == 1.0
+    rate = watched.cfg.lr * first_group["factor"]
+    want = [rate * train.lr_factor(step, warmup=2, total=8) for step in range(8)]
     got = [row["lr"] for row in watched.rows]
     assert got == pytest.approx(want), "the learning rates of a run are not its schedule's: does " \
         "the step count begin again in each epoch?"
 
 
-def test_new_modules_learn_at_their_own_rate(watched):
-    """--new-lr 7: seven times the rate of the adapters, in the optimizer itself."""
+def test_what_starts_from_nothing_learns_at_its_own_rate(watched):
+    """--new-lr 7: seven times the base rate, in the optimizer itself, for adapters and P2V alike."""
     groups = watched.saved["optimizer"]["param_groups"]
+    last = watched.cfg.lr * train.lr_factor(7, warmup=2, total=8)
     rates = {group["name"]: group["lr"] for group in groups}
-    assert rates["P2V"] == pytest.approx(7 * rates["video tower"]), "--new-lr has no effect"
+    for name in ("video tower", "pose tower", "text tower", "P2V", "V2P"):
+        assert rates[name] == pytest.approx(7 * last), f"--new-lr has no effect on the {name}"
 
 
 def test_every_epoch_has_its_own_order(watched):

@@ -1,6 +1,6 @@
 """What holds before a student has written a line: facts about the code that is given.
 
-They stand apart from test_<mark>.py, whose facts are graded: points are for work.
+They stand apart from test_<mark>_facts.py, whose facts are graded: points are for work.
 """
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 import clip_model
 import pevl
 from spec import close, f64, holds, worked_example_holds
-from test_sampling import clips_of, numbers
+from test_data_facts import clips_of, numbers
 
 
 @pytest.mark.eq2
