@@ -198,6 +198,8 @@ def anchor(name):
 
 def is_spelled(name):
     """Whether a known name is unlike any word of a sentence, so that prose may link it."""
+    if name == "PeVL":
+        return False                              # in prose it is the paper's system
     return "_" in name.strip("_") or "." in name or bool(re.search(r"[a-z][A-Z]", name))
 
 
@@ -233,8 +235,10 @@ def cells_of(lines):
     return rows
 
 
-def named(cell, names):
-    """A cell of a map: functions and tests as links, else a sentence."""
+def named(cell, names, header=""):
+    """A cell of a map: functions and tests as links, else a sentence. header: of its column."""
+    if cell.startswith("test_") and header.startswith("tests/"):
+        return tag("a", cell, href=f"../{header}")
     words = cell.split(", ")
     if not all(re.fullmatch(r"[\w.]+", word) and word in names for word in words):
         return inline(cell, names)
@@ -250,7 +254,10 @@ def paragraph(lines, names):
     is_indented = lines[0].startswith("    ") or lines[0].startswith(">>>")
     if min(bars) >= 2 and not is_indented:
         headers, *rows = cells_of(lines)
-        return table(headers, [[named(cell, names) for cell in row] for row in rows])
+        linked = []
+        for row in rows:
+            linked.append([named(cell, names, header) for cell, header in zip(row, headers)])
+        return table(headers, linked)
     if is_indented or min(bars) >= 1:
         inside = inspect.cleandoc("\n" + "\n".join(lines))
         return tag("pre", inside)

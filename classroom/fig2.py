@@ -32,14 +32,12 @@ class Box:
     what: str                                     # the line below: a symbol, an equation
     column: tuple
     top: int
-    function: str = ""                            # where the link leads, "": `name`; "-": nowhere
+    function: str = ""                            # where the link leads; "": `name`
     shown: str = "returns"                        # which of its tensors the shape is of
 
     @property
     def target(self):
-        """The function that is linked, or ""."""
-        if self.function == "-":
-            return ""
+        """The function that is linked."""
         return self.function or self.name
 
 
@@ -64,7 +62,7 @@ BOXES = [
     Box("semantic_guided_loss", "L_t, Eq. (6)", BETWEEN, LOSS),
     Box("semantic_weights", "w, Eq. (5)", POSE, LOSS),
     Box("text_discrepancy", "1 - cos", TEXT, LOSS),
-    Box("PeVL.losses", "L_t + lambda_R L_R", BETWEEN, TOTAL, shown="returns: total"),
+    Box("PeVL.losses", "L_total", BETWEEN, TOTAL, shown="returns: total"),
 ]
 
 # Corners of the arrows. Texts are dashed: they depend on no clip.

@@ -57,7 +57,8 @@ pre.code { margin-bottom: .3rem; }
 .row .tests { font-size: .8rem; color: var(--quiet); overflow-wrap: anywhere; }
 .row details { margin: .2rem 0 .5rem; font-size: .85rem; }
 .row details p { font-size: .85rem; }
-.intro { max-width: 60rem; } .intro pre { max-width: 50rem; }
+.intro { max-width: 60rem; } .map pre { max-width: 44rem; }
+.row div > pre:not(.code) { font-size: .7rem; }
 svg.fig2 { max-width: none; min-width: 56rem; }
 .fig2 rect { fill: var(--panel); stroke: var(--accent); }
 .fig2 a:hover rect, .fig2 a:focus rect { stroke-width: 3; }
@@ -157,10 +158,9 @@ def ledger_fold(number, book):
     """A row of the ledger, opened on request."""
     printed, ours, why, switch, tests = book.ledger[number]
     parts = []
-    for term, said in (("The paper prints", printed), ("We do", ours), ("Why", why),
-                       ("Switch", switch), ("Tests", tests)):
+    for term, said in (("We do", ours), ("Why", why), ("Switch", switch), ("Tests", tests)):
         parts.append(tag("p", tag("b", f"{term}: "), inline(said, book.names)))
-    return fold(f"D{number}, a reading of ours", *parts)
+    return fold(f"D{number}. The paper prints: {printed.replace('`', '')}", *parts)
 
 
 def title_of(name):
@@ -220,13 +220,6 @@ def facts_of(part):
     return note("One fact a test: ", links[1:], ".")
 
 
-def part_section(name, file, part, title, book):
-    """A part of a file as a section of the page."""
-    blocks = [block(file, one, book) for one in part.blocks]
-    said = tag("div", prose(part.said, book.names), facts_of(part), class_="intro")
-    return section(name, title, said, *blocks)
-
-
 # ---- The page ------------------------------------------------------------------------------------
 
 def measured_said(book):
@@ -260,14 +253,16 @@ def ledger_list(book, parts):
 
 
 def read_book():
-    """Source, ledger and measures -> Book, pevl.py's docstring, its parts, those of CLIP."""
+    """Source, ledger and measures -> Book, pevl.py's docstring, (file, Part) of all parts."""
     said, pevl_parts = read_source((ROOT / "pevl.py").read_text("utf-8"))
-    clip_said, clip_parts = read_source((ROOT / "clip_model.py").read_text("utf-8"))
+    _, clip_parts = read_source((ROOT / "clip_model.py").read_text("utf-8"))
 
     # Of CLIP the towers alone: the tokenizer and the loading of files are no part of the figure.
     towers = [part for part in clip_parts if part.title.startswith(("Transformer", "Towers"))]
+    parts = [("pevl.py", part) for part in pevl_parts]
+    parts += [("clip_model.py", part) for part in towers]
     names = set()
-    for part in pevl_parts + towers:
+    for _, part in parts:
         names.update(one.name for one in part.blocks if one.name)
 
     tests = read_map(said)
@@ -276,36 +271,45 @@ def read_book():
             tests[test] = "../tests/test_pevl.py"
     ledger = read_ledger((ROOT / "docs" / "ledger.md").read_text("utf-8"))
     book = Book(names, ledger, tests, measure.measure_toy(), measure.measure_vit())
-    return book, said, pevl_parts, towers
+    return book, said, parts
 
 
-def page():
-    """The whole page as text."""
-    book, said, pevl_parts, towers = read_book()
-    imports, *pevl_parts = pevl_parts
-    parts = [("pevl.py", part) for part in pevl_parts] + [("clip_model.py", part) for part in towers]
-
+def sections_of(book, said, parts):
+    """(id, title, what is in it) of the whole page, in the paper's order."""
+    # pevl.py's own docstring says the idea first and then the map of sections and symbols.
     idea, _, rest = said.partition("\n\npaper      |")
+    (_, imports), *parts = parts
     sections = [
-        section("fig2", "Fig. 2: every box is a function",
-                scroller("Fig. 2", fig_2(book.toy.shapes)), *measured_said(book),
-                film_picture("frames", f"The toy clip: “{book.toy.label}”.", book)),
-        section("idea", "The idea", tag("div", prose(idea, book.names), class_="intro")),
-        section("map", "From the paper to the code",
-                tag("div", prose("paper      |" + rest, book.names)),
-                block("pevl.py", imports.blocks[0], book)),
+        ("fig2", "Fig. 2: every box is a function",
+         [scroller("Fig. 2", fig_2(book.toy.shapes)), *measured_said(book),
+          film_picture("frames", f"The toy clip: “{book.toy.label}”.", book)]),
+        ("idea", "The idea", [tag("div", prose(idea, book.names), class_="intro")]),
+        ("map", "From the paper to the code",
+         [tag("div", prose("paper      |" + rest, book.names), class_="map"),
+          block("pevl.py", imports.blocks[0], book)]),
     ]
     for number, (file, part) in enumerate(parts, 1):
         title = part.title
         if file == "clip_model.py":
             title = f"Beneath: CLIP. {title}"
-        sections.append(part_section(f"part-{number}", file, part, title, book))
-    sections.append(section("ledger", "The ledger: what the paper leaves open",
-                            ledger_list(book, parts)))
+        inside = [tag("div", prose(part.said, book.names), facts_of(part), class_="intro")]
+        for one in part.blocks:
+            inside.append(block(file, one, book))
+        sections.append((f"part-{number}", title, inside))
+    sections.append(("ledger", "The ledger: what the paper leaves open",
+                     [ledger_list(book, parts)]))
+    return sections
 
+
+def page():
+    """The whole page as text."""
+    sections = sections_of(*read_book())
     links = []
-    for title, one in contents(sections):
-        links.append(tag("li", tag("a", title, href=f"#{one}")))
+    made = []
+    for where, title, inside in sections:
+        links.append(tag("li", tag("a", title, href=f"#{where}")))
+        made.append(section(where, title, *inside))
+
     header = tag("header", tag("h1", "PeVL, annotated"),
                  tag("p", "The code of ", tag("code", "pevl.py"), " beside its prose, in the order "
                      "of the paper (Zhang, Leong, Li, Lin; CVPR 2024), for reading with the paper "
@@ -314,18 +318,8 @@ def page():
     nav = tag("nav", tag("ul", links), aria_label="contents, in the paper's order")
     footer = tag("footer", "Sentences are the repository's own, not the paper's. Tests and files "
                  "that links lead to lie beside this file in the repository.")
-    return document("PeVL, annotated", header, nav, tag("main", sections, id="main"), footer,
+    return document("PeVL, annotated", header, nav, tag("main", made, id="main"), footer,
                     style=STYLE + OWN_STYLE, skip="Skip to the code")
-
-
-def contents(sections):
-    """(title, id) of the sections, read from them."""
-    found = []
-    for one in sections:
-        where = one.split('id="', 1)[1].split('"', 1)[0]
-        title = one.split("-title\">", 1)[1].split("</h2>", 1)[0]
-        found.append((Html(title), where))
-    return found
 
 
 def main(argv=None):
