@@ -130,8 +130,14 @@ def blocks_of(node, lines):
     if not isinstance(node, ast.ClassDef):
         return [Block("", rows_between(lines, node.lineno, node.end_lineno))]
 
+    # What a class says and what it is built from stand together: an __init__ without a docstring of
+    # its own goes with the head.
     methods = [one for one in node.body if isinstance(one, ast.FunctionDef)]
-    last = first_line(methods[0]) - 1 if methods else node.end_lineno
+    last = node.end_lineno
+    if methods and methods[0].name == "__init__" and docstring_of(methods[0]) is None:
+        last = methods.pop(0).end_lineno
+    elif methods:
+        last = first_line(methods[0]) - 1
     blocks = [block_of(node, lines, node.name, last)]
     for method in methods:
         blocks.append(block_of(method, lines, f"{node.name}.{method.name}", method.end_lineno))
@@ -163,7 +169,8 @@ def read_source(text):
         blocks = blocks_of(node, lines)
         before = parts[here].blocks
         if before and not before[-1].name and not blocks[0].name:
-            before[-1].rows += blocks[0].rows
+            # Imports are one piece of code.
+            before[-1].rows = rows_between(lines, before[-1].rows[0].first, node.end_lineno)
         else:
             before += blocks
     return ast.get_docstring(tree), parts

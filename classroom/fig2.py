@@ -100,10 +100,10 @@ TEXT_PATHS = [
 
 
 def shape_said(shape):
-    """(3, 4) as text; a number alone has no axes."""
-    if shape is None:
-        return ""
-    return f"({', '.join(map(str, shape))})" if shape else "a number"
+    """A shape as text; a number alone has no axes."""
+    if not shape:
+        return "a number"
+    return str(tuple(shape))
 
 
 def box(one, shapes):

@@ -59,6 +59,7 @@ pre.code { margin-bottom: .3rem; }
 .row details p { font-size: .85rem; }
 .intro { max-width: 60rem; } .map pre { max-width: 44rem; }
 .row div > pre:not(.code) { font-size: .7rem; }
+table code { overflow-wrap: normal; }
 svg.fig2 { max-width: none; min-width: 56rem; }
 .fig2 rect { fill: var(--panel); stroke: var(--accent); }
 .fig2 a:hover rect, .fig2 a:focus rect { stroke-width: 3; }
@@ -148,7 +149,7 @@ def picture_of(name, book):
                  "start as those of CLIP's last block, so this is before training.")],
     }
     if name == "frame_word_similarity":
-        return words_picture(book)
+        return [words_picture(book)]
     return [film_picture(row, said, book) for row, said in films.get(name, ())]
 
 
@@ -195,13 +196,13 @@ def block(file, one, book):
             if mark not in told:
                 told.add(mark)
                 said.append(ledger_fold(mark, book))
-        if is_first:
-            said += picture_of(one.name, book)
 
-        shown = None
+        shown = []
         if row.code:
             shown = [code(row.code, book.names, owner),
                      shapes_of(file, one.name, row, is_first, row is one.rows[-1], book)]
+        if is_first:
+            shown += picture_of(one.name, book)
         class_ = "row begins" if is_first and one.name else "row"
         rows.append(tag("div", tag("div", said), tag("div", shown), class_=class_))
     where = anchor(one.name) if one.name else None
@@ -231,7 +232,8 @@ def measured_said(book):
                      one.classes])
     return [tag("p", "Every shape on this page was measured: three clips of the toy benchmark's "
                 "test split went through the model with which training on it starts, and each "
-                "tensor was noted at the line that made it. The first of them is in the pictures. "
+                "tensor was noted at the line that made it, in a function's first call. The first "
+                "clip is in the pictures. "
                 "For ViT-B/16 the same lines ran with the settings of Sec. 4.1 on tensors that "
                 "have shapes and no values."),
             table(["", "clips B", "pose frames T", "video frames Tv", "pixels", "labels K"], rows)]
