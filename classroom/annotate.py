@@ -257,7 +257,7 @@ def named(cell, names, header=""):
 
 def paragraph(lines, names):
     """A paragraph of a docstring as HTML: a table, a formula or an example, terms, or a sentence."""
-    bars = [line.count("|") for line in lines]
+    bars = [len(re.findall(r"(?<!\|)\|(?!\|)", line)) for line in lines]      # KL(q || p) has none
     is_indented = lines[0].startswith("    ") or lines[0].startswith(">>>")
     if min(bars) >= 2 and not is_indented:
         headers, *rows = cells_of(lines)

@@ -303,9 +303,9 @@ def sections_of(book, said, parts):
     return sections
 
 
-def page():
-    """The whole page as text."""
-    sections = sections_of(*read_book())
+def page(found):
+    """The whole page as text. found: of read_book."""
+    sections = sections_of(*found)
     links = []
     made = []
     for where, title, inside in sections:
@@ -331,7 +331,7 @@ def main(argv=None):
     parser.add_argument("--out", default=str(PAGE), help="another file than docs/annotated.html")
     args = parser.parse_args(argv)
     with atomic(args.out) as part:
-        part.write_text(page(), "utf-8")
+        part.write_text(page(read_book()), "utf-8")
     print(f"wrote {args.out}: open it in a browser")
     return 0
 
