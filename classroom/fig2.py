@@ -62,7 +62,7 @@ BOXES = [
     Box("semantic_guided_loss", "L_t, Eq. (6)", BETWEEN, LOSS),
     Box("semantic_weights", "w, Eq. (5)", POSE, LOSS),
     Box("text_discrepancy", "1 - cos", TEXT, LOSS),
-    Box("PeVL.losses", "L_total", BETWEEN, TOTAL, shown="returns: total"),
+    Box("PeVL.losses", "L_t + lambda_R L_R", (280, 250), TOTAL, shown="returns: total"),
 ]
 
 # Corners of the arrows. Texts are dashed: they depend on no clip.
