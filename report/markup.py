@@ -101,14 +101,14 @@ def table(headers, rows, caption="", class_="plain"):
     return scroller(caption or f"table: {', '.join(map(str, headers))}", inside)
 
 
-def document(title, *body):
-    """The whole file, as text."""
+def document(title, *body, style=STYLE, skip="Skip to the results"):
+    """The whole file, as text. skip: of the link that leads a keyboard past what comes first."""
     head = tag("head",
                tag("meta", charset="utf-8"),
                tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
                tag("meta", name="color-scheme", content="light dark"),
                tag("title", title),
-               tag("style", Html(STYLE)))
-    skip = tag("a", "Skip to the results", class_="skip", href="#main")
-    page = tag("html", head, tag("body", skip, *body), lang="en")
+               tag("style", Html(style)))
+    first = tag("a", skip, class_="skip", href="#main")
+    page = tag("html", head, tag("body", first, *body), lang="en")
     return "<!doctype html>\n" + page + "\n"
