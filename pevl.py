@@ -50,7 +50,7 @@ H x W, pixels       | image_size           | a frame is square
 m, M                | patch_weight, weight | one number in [0, 1] for each patch; 0 = background
 I of Eq. (1)        | ~looks               | queries that pass through P2V unchanged (D5)
 alpha^P2V           | share                | P2V.forward; rows sum to 1
-alpha^V2P           | -                    | inside V2P.attend: PyTorch's attention, or group_pixels
+alpha^V2P           | -                    | inside V2P.forward: PyTorch's attention, or group_pixels
 Q, K, and V of P2V  | q, k, v              | queries, keys, values; V is also the video, see below
 z_v, z_p            | z_v, z_p             | tokens as the encoders give them
 z_t                 | sentences, words     | what `encode_texts` gives
@@ -572,7 +572,7 @@ class V2P(Refinement):
 
     def __init__(self, d, heads, group=False):
         super().__init__(d, heads)
-        self.attend = group_pixels if group else F.scaled_dot_product_attention
+        self.group = group
         self.ln_pose = nn.LayerNorm(d)
         self.ln_video = nn.LayerNorm(d)
         self.background = nn.Parameter(torch.zeros(d))
@@ -591,7 +591,11 @@ class V2P(Refinement):
         asking = torch.cat([background, chosen[:, :, 1:]], dim=2)           # (B, Tv, 1 + J, d)
         q, k, v = self.project(self.ln_pose(asking), self.ln_video(video_tokens))
 
-        update = self.join(self.attend(q, k, v))                            # (B, Tv, 1 + J, d)
+        if self.group:
+            attended = group_pixels(q, k, v)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v)              # (B, Tv, h, 1 + J, c)
+        update = self.join(attended)                                        # (B, Tv, 1 + J, d)
         return pose_tokens.index_copy(1, index, chosen + update)            # (B, T, 1 + J, d)
 
 

@@ -1,17 +1,16 @@
 """`eval.py --export onnx`: the towers of a trained run as files that other programs run.
 
 Two files, since a text is encoded once and a clip each time: `clip.onnx`, from frames and joints to
-what is compared, and `text.onnx`, from tokens to sentences and words. Each takes one clip, one
-text: the exporter fixes the first axis to that of the example. Each is checked against the
-module with onnxruntime before it gets its name. Optional: pip install onnx onnxruntime onnxscript.
+what is compared, and `text.onnx`, from tokens to sentences and words. Each takes any number of
+clips or texts. Each is checked against the module with onnxruntime, on one and on three of them,
+before it gets its name. Optional: pip install onnx onnxruntime onnxscript.
 
 paper     | what                         | here        | tests/test_export.py
 Fig. 2    | the towers and UCMR          | ClipTowers  | test_export_gives_what_the_module_gives
 Sec. 3.1  | the text tower               | TextTowers  | test_export_gives_what_the_module_gives
 -         | files, checked               | export_onnx | test_export_gives_what_the_module_gives
 
-Shapes: B clips and U texts, here one; T pose frames, Tv video frames, J joints, S pixels a side,
-W tokens.
+Shapes: B clips, U texts; T pose frames, Tv video frames, J joints, S pixels a side, W tokens.
 """
 import math
 from contextlib import contextmanager
@@ -25,6 +24,10 @@ from support.files import atomic
 from support.packages import optional_package
 
 PACKAGES = "onnx onnxruntime onnxscript"
+
+# Clips, or texts, of the example that is exported, then of those that are only checked. An exporter
+# takes an axis of length 1 for one that is always 1, so that it is not shown that one.
+SIZES = (2, 1, 3)
 CLOSE = 1e-3                                      # largest difference, over the largest value
 
 
@@ -87,6 +90,31 @@ def written_out():
         F.scaled_dot_product_attention = fused
 
 
+def example_clips(model, B):
+    """Made-up clips of the sizes of a model: frames, keypoints and scores, as ClipTowers reads them.
+
+    Noise is enough: an exporter records what is done with the numbers, not the numbers.
+    """
+    config = model.config
+    rng = torch.Generator().manual_seed(B)
+    S = config.image_size
+    frames = 255 * torch.rand(B, config.video_frames, 3, S, S, generator=rng)
+    keypoints = 2 * torch.rand(B, config.pose_frames, model.joints, 2, generator=rng) - 1
+    scores = torch.rand(B, config.pose_frames, model.joints, generator=rng)
+    return frames, keypoints, scores
+
+
+def example_texts(model, U):
+    """The tokens of U labels of a model, over again where it has fewer -> a tuple of (U, W) int64.
+
+    As long as texts can be, so that any fits; what lies behind the end of one changes nothing.
+    """
+    tokens = torch.zeros(U, model.clip.config.context_length, dtype=torch.long)
+    own = model.tokens[torch.arange(U) % model.classes]
+    tokens[:, :own.shape[1]] = own
+    return (tokens,)
+
+
 def export_onnx(model, folder):
     """Write clip.onnx and, for a model that compares texts, text.onnx -> what was written, lines.
 
@@ -95,38 +123,42 @@ def export_onnx(model, folder):
     """
     for package in PACKAGES.split():
         optional_package(package, PACKAGES)
-    config = model.config
-    S, T, Tv = config.image_size, config.pose_frames, config.video_frames
-    rng = torch.Generator().manual_seed(0)
-    clip = (255 * torch.rand(1, Tv, 3, S, S, generator=rng),
-            2 * torch.rand(1, T, model.joints, 2, generator=rng) - 1,
-            torch.rand(1, T, model.joints, generator=rng))
 
     towers = ClipTowers(model).eval()
     with torch.no_grad():
-        towers(*clip)                             # fills in the names
-    lines = [write_one(towers, clip, ["frames", "keypoints", "scores"], towers.names,
+        towers(*example_clips(model, 1))          # fills in the names
+    examples = [example_clips(model, B) for B in SIZES]
+    lines = [write_one(towers, examples, ["frames", "keypoints", "scores"], towers.names,
                        folder / "clip.onnx")]
     if model.compares_texts:
-        # As long as texts can be, so that any fits; what lies behind its end changes nothing.
-        tokens = torch.zeros(1, model.clip.config.context_length, dtype=torch.long)
-        own = model.tokens[:1, :tokens.shape[1]]
-        tokens[:, :own.shape[1]] = own
-        lines.append(write_one(TextTowers(model).eval(), (tokens,), ["tokens"],
+        examples = [example_texts(model, U) for U in SIZES]
+        lines.append(write_one(TextTowers(model).eval(), examples, ["tokens"],
                                ["sentences", "words"], folder / "text.onnx"))
     return lines
 
 
-def write_one(module, inputs, input_names, output_names, path):
-    """One module as an ONNX file, checked -> a line that says so. inputs: example tensors."""
+def write_one(module, examples, input_names, output_names, path):
+    """One module as an ONNX file, checked -> a line that says so.
+
+    examples: tuples of inputs, one for each of SIZES. The first is exported, all are checked.
+    """
+    # By the fused attention, before it is replaced: what the file is checked against.
     with torch.no_grad():
-        wanted = module(*inputs)              # by the fused attention: what is checked against
+        wanted = [module(*inputs) for inputs in examples]
+
+    # The first axis of every input is one and the same unknown number.
+    batch = torch.export.Dim("batch")
+    free = tuple({0: batch} for _ in input_names)
     with torch.no_grad(), written_out():
-        program = torch.onnx.export(module, inputs, dynamo=True, verbose=False,
-                                    input_names=input_names, output_names=list(output_names))
+        program = torch.onnx.export(module, examples[0], dynamo=True, verbose=False,
+                                    dynamic_shapes=free, input_names=input_names,
+                                    output_names=list(output_names))
+
     with atomic(path) as part:
         program.save(str(part))
-        worst = largest_difference(part, inputs, input_names, wanted)
+        worst = 0.0
+        for inputs, outputs in zip(examples, wanted):
+            worst = max(worst, largest_difference(part, inputs, input_names, outputs))
         if worst > CLOSE:
             raise ValueError(f"{path.name} differs from the module by {worst:.2g} of its largest "
                              f"value. Expected {CLOSE:g} at most. Report it with the versions of "

@@ -4,6 +4,7 @@ paper            | here                                     | tests/test_evidenc
 Fig. 1c          | `look_at`: patch weights, attention      | test_a_clip_is_looked_at
 Fig. 3b, Eq. (4) | `matrix_of`: frames x words of a clip    | test_matrix_is_that_of_the_similarity
 ViLP, P-VCS      | `look_at`: its saliency of frames        | test_saliency_of_vilp
+-                | `persons_in`: people in the pose clips   | test_report_of_an_evaluation
 -                | `write_report`: all of it, into the page | test_report_of_an_evaluation
 
 Shapes: T pose frames, Tv video frames, N patches of a frame, W words, K labels, B clips.
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from clip_model import token_texts
+from data import persons_in
 from pevl import cosine, frame_word_similarity
 from report.log import Log, parameter_rows
 from report.page import write_page
@@ -232,8 +234,11 @@ def write_report(one, folder, device, rival=None, operations=False):
         comparison = comparison_of(one, rival)
 
     mistakes, rights = clips_of(one, rival, device)
+    # Each pose file is read once more, whole: the frames that were sampled are not all it holds.
+    persons = persons_in(one.dataset, one.dataset.clips)
     contents = Contents(measured=mine, printed=printed, differing=apart, mistakes=mistakes,
-                        rights=rights, costs=cost_rows(one, operations), comparison=comparison)
+                        rights=rights, costs=cost_rows(one, operations), comparison=comparison,
+                        persons=persons)
     path = write_page(contents, Path(folder) / "report.html")
     print(f"wrote {path}: open it in a browser")
     return path

@@ -11,6 +11,7 @@ two runs on the same clips        | report/beside.py         | test_two_runs_sid
 which labels are confused, hard   | `confusions`, `by_label` | test_confusion_*, test_worst_*
 what was looked at (Figs. 1c, 3b) | `looked_at`              | test_heat_map_*, test_films_*
 how it was trained, at what cost  | `training`, `costs`      | test_page_is_well_formed
+whether there were people at all  | `persons`                | test_persons_*
 everything, into a file           | `write_page`             | test_nothing_is_fetched
 
 Accuracies are shares of 1 in the records and percent on the page. K labels, Tv video frames.
@@ -24,6 +25,7 @@ from report.figures import (Bar, bar, curves, figure, film, heat_map, interval_b
 from report.markup import Html, document, fold, note, section, table, tag
 from report.wording import between, duration, metric_name, metrics_of, percent, shown_value
 from support.files import atomic
+from support.person import ENOUGH, faint, together
 
 WORST = 30                                        # labels, pairs and mistakes shown at once
 
@@ -358,6 +360,39 @@ def costs(contents):
     return section("costs", "Costs", parts)
 
 
+def persons(contents):
+    """What the pose files hold of a person; None where the run reads no poses."""
+    facts = contents.persons
+    if not facts:
+        return None
+    m = contents.measured
+    every = together(facts)
+    rows = [["frames with a person", f"{percent(every.present)} of {every.frames}"]]
+    # Without any person there is no score, and "100 % lost" would read like a poor detector's.
+    if every.present:
+        rows.append(["mean score of their joints", f"{every.score:.2f}"])
+        rows.append(["joints lost in them", percent(every.lost)])
+        rows.append(["sudden changes of place or person", f"{every.changes}"])
+    parts = [table(["in the pose files", "figure"], rows,
+                   caption=f"{len(facts)} clips")]
+
+    # A model answers for a clip without anybody as for any other. Whether it does so worse is told
+    # beside their number: if not, the pose is not what it went by.
+    doubtful = faint(facts)
+    if not doubtful:
+        parts.append(tag("p", f"Every clip shows a person in {percent(ENOUGH, 0)} of its frames or "
+                         "more."))
+        return section("persons", "People in the pose files", parts)
+    right = 0
+    names = set(doubtful)
+    for p in m.predictions:
+        right += p["id"] in names and p["predicted"] == p["label"]
+    parts.append(tag("p", f"{len(doubtful)} clips show a person in fewer than {percent(ENOUGH, 0)} "
+                     f"of their frames; {right} of them were answered rightly."))
+    parts.append(fold("these clips", tag("p", ", ".join(doubtful))))
+    return section("persons", "People in the pose files", parts)
+
+
 def broken(m):
     """Clips that could not be read, in this evaluation and in training."""
     lost = m.result["errors"]
@@ -410,6 +445,7 @@ SECTIONS = {
     "rights": "right answers",
     "training": "training",
     "costs": "costs",
+    "persons": "people",
     "broken": "broken clips",
     "settings": "settings",
 }
@@ -446,6 +482,7 @@ def page(contents):
         looked_at(contents),
         training(m),
         costs(contents),
+        persons(contents),
         broken(m),
         made_with(m),
     ]

@@ -138,6 +138,7 @@ class Contents:
     rights: list = field(default_factory=list)    # LookedAt of right answers
     costs: list = field(default_factory=list)     # rows: part, trainable M, total M, G operations
     comparison: Comparison | None = None
+    persons: dict = field(default_factory=dict)   # clip's id -> PersonFacts; {} without poses
 
 
 @dataclass

@@ -3,12 +3,14 @@
 A pose file is made of every video, of one without anybody too: an extractor then gives empty
 frames, or joints where nobody is. A model answers for such a clip as for any other. So wherever
 poses are made or read, these figures are shown, and a clip with too few frames of a person is
-named (pose.py extract, data.py check, eval.py --video).
+named (pose.py extract, data.py check, eval.py --video, the page of an evaluation).
 
 here         | what it says                                 | tests/test_person.py
 person_facts | joints of a clip -> PersonFacts              | test_facts_match_a_slow_count
 PersonFacts  | share of frames, changes, score, lost joints | test_facts_of_nobody
 ENOUGH       | from which share on a clip is believed       | test_half_of_the_frames_is_enough
+together     | many clips as one -> PersonFacts             | test_clips_together_*
+faint        | names of clips that are not to be believed   | test_summary_names_faint_clips
 summarise    | many clips in two lines                      | test_summary_names_faint_clips
 
 Letters: T frames, J joints.
@@ -93,24 +95,50 @@ def person_facts(keypoints, scores):
     )
 
 
+def together(facts):
+    """Many clips as if they were one -> PersonFacts. facts: clip's name -> PersonFacts.
+
+    Every frame counts once, so that a long clip weighs more than a short one; the score and the
+    lost joints are means over the frames with a person, as they are within a clip.
+    """
+    frames = 0
+    with_person = 0.0                             # frames that show one
+    changes = 0
+    score = 0.0                                   # sums over those frames
+    lost = 0.0
+    for one in facts.values():
+        there = one.present * one.frames
+        frames += one.frames
+        with_person += there
+        changes += one.changes
+        score += one.score * there
+        lost += one.lost * there
+
+    if with_person == 0:
+        return PersonFacts(frames=frames, present=0.0, changes=0, score=0.0, lost=1.0)
+    return PersonFacts(frames=frames, present=with_person / frames, changes=changes,
+                       score=score / with_person, lost=lost / with_person)
+
+
+def faint(facts):
+    """Names of the clips that show a person for too few frames to be believed, in their order."""
+    return [name for name, one in facts.items() if not one.is_enough]
+
+
 def summarise(facts):
     """Lines that tell what many pose clips hold: clip's name -> PersonFacts, none for no clips."""
     if not facts:
         return []
-    frames = sum(one.frames for one in facts.values())
-    with_person = sum(one.present * one.frames for one in facts.values())
-    changes = sum(one.changes for one in facts.values())
+    every = together(facts)
+    line = f"a person in {100 * every.present:.0f} % of {every.frames} frames"
+    if every.present:
+        line += (f", there a mean score of {every.score:.2f} and {100 * every.lost:.0f} % of the "
+                 f"joints lost; {every.changes} sudden changes of place or person")
+    lines = [line]
 
-    lines = [f"a person in {100 * with_person / max(frames, 1):.0f} % of {frames} frames"]
-    if with_person:
-        score = sum(one.score * one.present * one.frames for one in facts.values()) / with_person
-        lost = sum(one.lost * one.present * one.frames for one in facts.values()) / with_person
-        lines[0] += (f", there a mean score of {score:.2f} and {100 * lost:.0f} % of the joints "
-                     f"lost; {changes} sudden changes of place or person")
-
-    faint = [name for name, one in facts.items() if not one.is_enough]
-    if faint:
-        more = ", ..." if len(faint) > 5 else ""
-        lines.append(f"{len(faint)} of {len(facts)} clips show no person in more than "
-                     f"{100 * (1 - ENOUGH):.0f} % of their frames: {', '.join(faint[:5])}{more}")
+    doubtful = faint(facts)
+    if doubtful:
+        more = ", ..." if len(doubtful) > 5 else ""
+        lines.append(f"{len(doubtful)} of {len(facts)} clips show no person in more than "
+                     f"{100 * (1 - ENOUGH):.0f} % of their frames: {', '.join(doubtful[:5])}{more}")
     return lines

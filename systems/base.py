@@ -136,7 +136,7 @@ class ActionModel(nn.Module):
         video, pose: whether it reads the frames, and the keypoints with their scores. joints: J,
         for a system that learns something of each joint; None for one that takes any number.
         """
-        B = len(batch["label"])
+        B = batch["label"].shape[0]               # len() would fix it to a number in an export
         if video:
             check_shape(batch["frames"], "B Tv 3 S S", "frames",
                         B=B, Tv=self.config.video_frames)

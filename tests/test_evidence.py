@@ -209,6 +209,9 @@ def test_report_of_an_evaluation(two_runs, tmp_path):
     for name in ("top1", "top5", "mean", "top1/vs", "top1/ps", "top1/fw"):
         assert f"{100 * found[name]:.2f} %" in text, name
     assert "3 crops a clip" in text and "multiply-accumulates" in text
+    assert "People in the pose files" in text and "4 clips</caption>" in text    # of the tree's four test clips
+    assert ev.main([*flags, "--out", str(tmp_path / "c"), "--report", "--no-read-poses"]) == 0
+    assert "People in the pose files" not in page_of(tmp_path / "c")
 
 
 def test_compare_two_runs(two_runs, tmp_path, capsys):

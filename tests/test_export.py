@@ -48,8 +48,13 @@ def test_export_gives_what_the_module_gives(trained, tmp_path, capsys):  # noqa:
     clip = onnxruntime.InferenceSession(str(tmp_path / "clip.onnx"))
     feed = {name: batch[name][:, 0].float().numpy() for name in ("frames", "keypoints", "scores")}
     names = [one.name for one in clip.get_outputs()]
-    for name, got in zip(names, clip.run(None, feed)):
+    alone = dict(zip(names, clip.run(None, feed)))
+    for name, got in alone.items():
         assert got == pytest.approx(want[name].numpy(), abs=1e-3), name
+    three = {name: np.concatenate([x, x[:, ::-1], x]) for name, x in feed.items()}       # the second runs backwards
+    for name, got in zip(names, clip.run(None, three)):
+        assert len(got) == 3 and got[[0, 2]] == pytest.approx(np.concatenate([alone[name]] * 2), abs=1e-3), name
+        assert np.abs(got[1] - got[0]).max() > 1e-4 or name == "video", name
     text = onnxruntime.InferenceSession(str(tmp_path / "text.onnx"))
     short = model.model.tokens[1:2]                        # another text than the one of the export
     tokens = torch.zeros(1, model.model.clip.config.context_length, dtype=torch.long)

@@ -16,6 +16,7 @@ from report.figures import film, heat_map
 from report.records import paired
 from report.style import STYLE
 from strategies import drawn
+from support.person import PersonFacts
 from tables.printed import Printed
 
 COCO = JOINT_SETS["coco17"].names
@@ -220,6 +221,28 @@ def test_figures_are_said():
     assert [wording.duration(s) for s in (41, 200.4, 25500)] == ["41 s", "3 min 20 s", "7 h 05 min"]
     assert wording.metric_name("top1/concat") == "concat alone"
     assert wording.shown_value("") == "(empty)" and wording.shown_value(("vs", "ps")) == "vs,ps"
+
+
+def test_persons_are_told_and_faint_clips_named():
+    """A pose file of nobody is answered like any other: the page says which, and how well."""
+    c = contents()
+    assert "People in the pose files" not in page.page(c)         # a run without poses claims nothing of them
+    right = {p["id"] for p in c.measured.predictions if p["predicted"] == p["label"]}
+    hit, missed = "clip 0", next(p["id"] for p in c.measured.predictions if p["id"] not in right and p["id"] != "clip 3")
+    assert hit in right
+    good = PersonFacts(frames=10, present=0.8, changes=2, score=0.75, lost=0.25)
+    bad = PersonFacts(frames=10, present=0.4, changes=0, score=0.60, lost=0.5)
+    c.persons = {hit: bad, missed: bad, "clip 9": good}
+    said = shown(read(page.page(c)))
+    assert "frames with a person53.3 % of 30" in said and "mean score of their joints0.68" in said
+    assert "joints lost in them37.5 %" in said and "sudden changes of place or person2" in said
+    assert "2 clips show a person in fewer than 50 % of their frames; 1 of them were answered rightly" in said
+    assert f"these clips{hit}, {missed}" in said
+    c.persons = {hit: good}
+    assert "Every clip shows a person in 50 % of its frames or more." in shown(read(page.page(c)))
+    c.persons = {hit: PersonFacts(frames=10, present=0.0, changes=0, score=0.0, lost=1.0)}
+    said = shown(read(page.page(c)))
+    assert "frames with a person0.0 % of 10" in said and "joints lost in them" not in said
 
 
 # ---- Confusion -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.packages import has_package, optional_package
-from support.person import ENOUGH, JOINTS_OF_A_PERSON, SEEN, person_facts, summarise
+from support.person import ENOUGH, JOINTS_OF_A_PERSON, SEEN, PersonFacts, person_facts, summarise, together
 from support.quiet import no_chatter
 
 
@@ -68,6 +68,18 @@ def test_summary_names_faint_clips():
     assert "a person in 60 % of 20 frames" in lines[0] and "mean score of 0.80" in lines[0]
     assert "1 of 2 clips show no person in more than 50 % of their frames: faint" in lines[1]
     assert len(summarise({"good": facts["good"]})) == 1 and summarise({}) == []
+
+
+def test_clips_together_count_each_frame_once():
+    """The facts of two clips are those of one clip made of both, but for the seam."""
+    parts = [clip(8, T=20), clip(6, T=6, J=8)]
+    parts[1][1][:, :3] = 0                                  # three joints lost, another score
+    joined = person_facts(np.concatenate([k for k, _ in parts]), np.concatenate([s for _, s in parts]))
+    got = together({str(i): person_facts(*part) for i, part in enumerate(parts)})
+    for name in ("frames", "present", "changes", "score", "lost"):
+        assert getattr(got, name) == pytest.approx(getattr(joined, name)), name
+    nobody = PersonFacts(frames=7, present=0.0, changes=0, score=0.0, lost=1.0)
+    assert together({"a": nobody}) == nobody and together({}).frames == 0
 
 
 def test_chatter_is_kept_off_the_screen(capfd):
