@@ -65,9 +65,9 @@ def whole_step(model, batch, compiled):
 
 @pytest.mark.parametrize("changes", [
     {"own_loss": 0.3},                                         # video, pose and text tower, P2V, V2P
-    {"grad_checkpointing": True, "video": False, "text": False},
-    {"model": "vilp"},
-    {"model": "aim"}], ids=["pevl", "checkpointing", "vilp", "aim"])
+    pytest.param({"grad_checkpointing": True, "video": False, "text": False}, marks=pytest.mark.slow),
+    pytest.param({"model": "vilp"}, marks=pytest.mark.slow),
+    pytest.param({"model": "aim"}, marks=pytest.mark.slow)], ids=["pevl", "checkpointing", "vilp", "aim"])
 def test_compile_traces_without_a_break(changes):
     """Towers and losses are one graph each (`fullgraph` raises at a break), with the numbers of the plain program."""
     model, batch = shallow_model(**changes), clips_alone(4)

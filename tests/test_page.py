@@ -114,10 +114,12 @@ def shown(reader):
     return re.sub(r"\s+", " ", "".join(reader.text))
 
 
-PAGES = {"5 labels": dict(K=5), "48 labels": dict(K=48, n=300), "500 labels, two runs": dict(K=500, n=1500, compare=True)}
+PAGES = {"5 labels": dict(K=5), "48 labels, two runs": dict(K=48, n=300, compare=True),
+         "500 labels, two runs": dict(K=500, n=1500, compare=True)}
+SIZES = [name if "500" not in name else pytest.param(name, marks=pytest.mark.slow) for name in PAGES]
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=SIZES)
 def made(request):
     c = contents(**PAGES[request.param])
     return c, page.page(c)
