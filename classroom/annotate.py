@@ -1,15 +1,15 @@
 """A source file as prose and code side by side: what the page beside the paper is made of.
 
-Nothing is typed twice. A banner begins a section, a docstring or a comment is prose on the left, and
-the code up to the next comment stands on the right.
+Nothing is typed twice. A banner begins a section, a docstring or a comment is prose on the left,
+and the code up to the next comment stands on the right.
 
-here         | what it gives                                    | tests/test_annotated.py
-Part, Block  | pieces of a file: sections, functions, rows      | test_no_line_of_code_is_lost
-read_source  | a file -> its module docstring and parts         | test_no_line_of_code_is_lost
-read_map     | the tests that a file's map names                | test_the_maps_tests_are_linked
-read_ledger  | docs/ledger.md -> its rows by number             | test_ledger_rows_stand_where_they_apply
-prose        | a docstring as HTML: paragraphs, formulas, tables | test_prose_keeps_its_words
-code         | code as HTML: colours, links to what it calls    | test_no_line_of_code_is_lost
+here        | what it gives                                 | tests/test_annotated.py
+Part, Block | pieces of a file: sections, functions, rows   | test_no_line_of_code_is_lost
+read_source | a file -> its module docstring and parts      | test_no_line_of_code_is_lost
+read_map    | the tests that a file's map names             | test_the_maps_tests_are_linked
+read_ledger | docs/ledger.md -> its rows by number          | test_ledger_rows_stand_where_they_apply
+prose       | a docstring as HTML                           | test_prose_keeps_its_words
+code        | code as HTML: colours, links to what it calls | test_no_line_of_code_is_lost
 """
 import ast
 import inspect
@@ -153,6 +153,7 @@ def read_source(text):
     tree = ast.parse(text)
     parts = [Part("", "")]
     starts = [0]
+    # A banner is a comment, which a syntax tree does not keep: it is looked for in the lines.
     for number, line in enumerate(lines, 1):
         found = BANNER.match(line)
         if found:
@@ -162,6 +163,7 @@ def read_source(text):
             parts.append(Part(found[1], comment_text(below).strip()))
             starts.append(number)
 
+    # Each statement belongs to the last banner above it.
     for node in tree.body:
         if node is docstring_of(tree):
             continue
@@ -229,7 +231,7 @@ def inline(text, names):
 
 
 def cells_of(lines):
-    """Rows of a table in a docstring; a row whose first cell is empty goes on with the one before."""
+    """Rows of a table in a docstring; one whose first cell is empty goes on with the one before."""
     rows = []
     for line in lines:
         if not set(line) - set("-+ "):
@@ -256,8 +258,9 @@ def named(cell, names, header=""):
 
 
 def paragraph(lines, names):
-    """A paragraph of a docstring as HTML: a table, a formula or an example, terms, or a sentence."""
-    bars = [len(re.findall(r"(?<!\|)\|(?!\|)", line)) for line in lines]      # KL(q || p) has none
+    """A paragraph of a docstring as HTML: a table, a formula, an example, terms, or a sentence."""
+    # Bars between cells; those of KL(q || p) are none.
+    bars = [len(re.findall(r"(?<!\|)\|(?!\|)", line)) for line in lines]
     is_indented = lines[0].startswith("    ") or lines[0].startswith(">>>")
     if min(bars) >= 2 and not is_indented:
         headers, *rows = cells_of(lines)
@@ -269,7 +272,7 @@ def paragraph(lines, names):
         inside = inspect.cleandoc("\n" + "\n".join(lines))
         return tag("pre", inside)
 
-    # Terms: a word, two blanks, what it means; the lines below go on with it.
+    # Terms, as of a glossary: a word, two blanks, what it means; the lines below go on with it.
     if len(lines) > 1 and re.match(r"\S+  +\S", lines[0]):
         terms = []
         for line in lines:

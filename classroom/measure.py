@@ -1,7 +1,7 @@
 """One toy clip through PeVL, and the shape of every tensor on its way, line by line.
 
 The page beside the paper (classroom/page.py) shows what is measured here. Nothing is read from
-data/: the clips are drawn anew, joints with a detector's faults among them, and the model is the one
+data/: the clips are drawn anew, joints with a detector's faults among them, and the model is that
 with which training on the toy benchmark starts. For ViT-B/16 the same code runs on torch's "meta"
 device, where tensors have shapes and no values: its shapes are computed by the very same lines.
 
@@ -77,6 +77,7 @@ def toy_clip(number, config):
     h, w = view.size
     frames = []
     for i in video_frame_index(config.pose_frames, config.video_frames):
+        # A decoder scales the whole frame to the crop's height; so does this, with its own filter.
         drawn = toy_frame(dive, times[i], centres[i], points[i])            # (H, W, 3)
         small = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float()
         small = torch.nn.functional.interpolate(small, size=(h, w), mode="bilinear", antialias=True)
@@ -101,9 +102,10 @@ def toy_batch(config):
 def statements_of(tree):
     """First line of the innermost statement -> for each line of a file."""
     starts = {}
-    for node in ast.walk(tree):                   # outer statements come first, inner ones overwrite
+    for node in ast.walk(tree):
         if not isinstance(node, ast.stmt):
             continue
+        # Of the statements around a line, the innermost is the one that begins last.
         for line in range(node.lineno, node.end_lineno + 1):
             starts[line] = max(starts.get(line, 0), node.lineno)
     return starts
@@ -126,16 +128,16 @@ def functions_of(tree):
 
 
 def tensors_in(name, value):
-    """(name, tensor) of a tensor, of a tuple's tensors or of a dict's."""
+    """(name, tensor) of what a function returns: a tensor, a tuple's tensors or a dict's."""
     if isinstance(value, torch.Tensor):
         return [(name, value)]
     found = []
     if isinstance(value, dict):
         for key, one in value.items():
-            found += tensors_in(f"{name}: {key}" if name == "returns" else key, one)
-    elif isinstance(value, tuple) and name == "returns":
+            found += tensors_in(f"{name}: {key}", one)
+    elif isinstance(value, tuple):
         for number, one in enumerate(value, 1):
-            found += tensors_in(f"returns, {number}.", one)
+            found += tensors_in(f"{name}, {number}.", one)
     return found
 
 
@@ -173,11 +175,13 @@ class Watch:
             return None
         short, functions, starts = self.places[code.co_filename]
         name = functions.get(code.co_firstlineno, "")
+        # A comprehension begins on a function's line too, and is none.
         if name.rpartition(".")[2] != code.co_name or (short, name) in self.shapes:
             return None
 
         noted = self.shapes[short, name] = {}
-        seen = {}                                 # name -> the tensor itself, so that no id is reused
+        # Name -> the tensor itself: as long as it is held here, no other tensor can be it.
+        seen = {}
         for local, value in frame.f_locals.items():
             if isinstance(value, torch.Tensor):
                 seen[local] = value
@@ -228,6 +232,7 @@ class Measured:
 
 def measure_toy():
     """The toy clip through the model with which training starts -> Measured."""
+    # New layers are drawn from a seed of their own; the caller's random numbers go on as they were.
     config = toy_config()
     texts = toy_texts()
     state = torch.random.get_rng_state()
@@ -247,6 +252,7 @@ def measure_toy():
         mask = text["word_mask"][label]                                     # (W,)
         A = cosine(features["pose_frames"][0], text["words"][label, mask])  # (T, words)
 
+    # The first clip alone, as the report's films want it: joints where there is a frame, too.
     at = model.video_index
     strip = {"frames": batch["frames"][0].permute(0, 2, 3, 1).numpy(),
              "keypoints": batch["keypoints"][0, at].numpy(),

@@ -3,11 +3,11 @@
 One file, made from the source itself. It cannot rot: tests/test_annotated.py makes it again and
 compares. After a change of pevl.py, clip_model.py or the ledger, run the command.
 
-here       | what it gives                                   | tests/test_annotated.py
-picture_of | what the toy clip shows at a function           | test_pictures_of_the_clip
-shapes_of  | the tensors of a row: toy clip, ViT-B/16        | test_shapes_are_those_of_the_comments
-block      | a function: prose, code, shapes, ledger, tests  | test_no_line_of_code_is_lost
-page       | the whole file                                  | test_the_page_is_what_the_source_makes
+here       | what it gives                                  | tests/test_annotated.py
+picture_of | what the toy clip shows at a function          | test_pictures_of_the_clip
+shapes_of  | the tensors of a row: toy clip, ViT-B/16       | test_shapes_are_those_of_the_comments
+block      | a function: prose, code, shapes, ledger, tests | test_no_line_of_code_is_lost
+page       | the whole file                                 | test_the_page_is_what_the_source_makes
 """
 import argparse
 import sys
@@ -94,16 +94,24 @@ class Book:
 def shapes_of(file, name, row, is_first, is_last, book):
     """The tensors of a row of code, as a table; None where it makes none.
 
-    Called with: in a function's first row; returned: in its last.
+    file, name: of the function. row: of annotate.py. is_first, is_last: of its rows: with the first
+    goes what it is called with, with the last what it returns.
     """
     toy = book.toy.shapes.get((file, name), {})
     vit = book.vit.shapes.get((file, name), {})
-    rows = {}
+    rows = {}                                     # the keys are rows: what is said twice, is once
     for (line, tensor), shape in toy.items():
         is_here = row.first <= line <= row.last
-        if is_here or (line == 0 and is_first) or (line == -1 and is_last):
-            other = "not on" if (line, tensor) not in vit else shape_said(vit[line, tensor])
-            rows[tensor, shape_said(shape), other] = None
+        is_argument = line == 0 and is_first
+        is_result = line == -1 and is_last
+        if not (is_here or is_argument or is_result):
+            continue
+
+        # The toy has L_own, which is ours and off in the paper's settings (D15).
+        other = "off"
+        if (line, tensor) in vit:
+            other = shape_said(vit[line, tensor])
+        rows[tensor, shape_said(shape), other] = None
     if not rows:
         return None
 
@@ -124,6 +132,7 @@ def film_picture(name, said, book):
 
 def words_picture(book):
     """A of Eq. (4): a row for each word, a column for each frame."""
+    # No number is written: two machines may round it differently, and the page is compared.
     A = np.asarray(book.toy.cosines)                                # (T, words)
     cells = []
     for w, word in enumerate(book.toy.words):
@@ -139,11 +148,12 @@ def words_picture(book):
 
 def picture_of(name, book):
     """What the toy clip shows at a function, or nothing."""
+    # Name of the function -> rows of the film (report/figures.py), each with its caption.
     films = {
         "PoseTower": [("skeleton", "The joints at the video frames, as a detector would give them: "
                        "some are off, some missing.")],
-        "patch_weight": [("patch_weight", "M of Eq. (1) on the toy clip: brighter patches hold more "
-                          "of the body's attention.")],
+        "patch_weight": [("patch_weight", "M of Eq. (1) on the toy clip: brighter patches hold "
+                          "more of the body's attention.")],
         "P2V": [("before", "The class token's attention before P2V."),
                 ("after", "And in P2V: it looks at patches with M > 0 alone. Its projections "
                  "start as those of CLIP's last block, so this is before training.")],
@@ -158,15 +168,18 @@ def picture_of(name, book):
 def ledger_fold(number, book):
     """A row of the ledger, opened on request."""
     printed, ours, why, switch, tests = book.ledger[number]
+    cells = {"We do": ours, "Why": why, "Switch": switch, "Tests": tests}
     parts = []
-    for term, said in (("We do", ours), ("Why", why), ("Switch", switch), ("Tests", tests)):
+    for term, said in cells.items():
         parts.append(tag("p", tag("b", f"{term}: "), inline(said, book.names)))
-    return fold(f"D{number}. The paper prints: {printed.replace('`', '')}", *parts)
+    plain = printed.replace("`", "")
+    return fold(f"D{number}. The paper prints: {plain}", *parts)
 
 
 def title_of(name):
     """The heading of a block, a level deeper for a method."""
-    return tag("h4" if "." in name else "h3", tag("code", name))
+    level = "h4" if "." in name else "h3"
+    return tag(level, tag("code", name))
 
 
 def tests_of(name, book):
@@ -176,7 +189,7 @@ def tests_of(name, book):
         return None
     links = []
     for test in tests:
-        links += [", ", tag("a", test, href=book.tests[test])]
+        links += [", ", tag("a", test, href="../tests/test_pevl.py")]
     return tag("p", "Test: ", links[1:], class_="tests")
 
 
@@ -187,6 +200,9 @@ def block(file, one, book):
     owner = one.name.partition(".")[0]
     for number, row in enumerate(one.rows):
         is_first = number == 0
+        is_last = row is one.rows[-1]
+
+        # On the left: what is said. The function's name and tests stand with its docstring.
         said = [prose(row.said, book.names)]
         if is_first and one.name:
             said = [title_of(one.name), *said, tests_of(one.name, book)]
@@ -197,10 +213,11 @@ def block(file, one, book):
                 told.add(mark)
                 said.append(ledger_fold(mark, book))
 
+        # On the right: the code, what it made of the clip, and pictures.
         shown = []
         if row.code:
-            shown = [code(row.code, book.names, owner),
-                     shapes_of(file, one.name, row, is_first, row is one.rows[-1], book)]
+            shown.append(code(row.code, book.names, owner))
+            shown.append(shapes_of(file, one.name, row, is_first, is_last, book))
         if is_first:
             shown += picture_of(one.name, book)
         class_ = "row begins" if is_first and one.name else "row"
@@ -248,9 +265,11 @@ def ledger_list(book, parts):
             for one in part.blocks:
                 if one.name and number in one.marks:
                     links += [", ", tag("a", tag("code", one.name), href=f"#{anchor(one.name)}")]
-        here = Html("".join(links[1:])) if links else "elsewhere"
-        rows.append([Html(tag("span", f"D{number}", id=f"D{number}")), inline(printed, book.names),
-                     here])
+        here = "elsewhere"
+        if links:
+            here = Html("".join(links[1:]))
+        number = tag("span", f"D{number}", id=f"D{number}")
+        rows.append([number, inline(printed, book.names), here])
     return table(["row", "the paper prints", "on this page"], rows)
 
 
@@ -267,10 +286,8 @@ def read_book():
     for _, part in parts:
         names.update(one.name for one in part.blocks if one.name)
 
+    # pevl.py's map names a test for each function, all in one file.
     tests = read_map(said)
-    for found in list(tests.values()):
-        for test in found:
-            tests[test] = "../tests/test_pevl.py"
     ledger = read_ledger((ROOT / "docs" / "ledger.md").read_text("utf-8"))
     book = Book(names, ledger, tests, measure.measure_toy(), measure.measure_vit())
     return book, said, parts
