@@ -141,6 +141,16 @@ def as_json(*configs):
     return values
 
 
+def settings_of(kind, saved):
+    """The fields of the dataclass `kind` in a checkpoint's settings, lists as tuples again."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    values = {}
+    for name, value in saved["config"].items():
+        if name in known:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
 def load_trunk(model_cfg):
     """The CLIP that a model adapts, float32, on the CPU.
 
@@ -189,20 +199,29 @@ def find_checkpoint(row="", out="out"):
                             f"`python train.py{flag}`, or name one with --ckpt.")
 
 
+def open_checkpoint(ckpt, row=""):
+    """A checkpoint or a run's folder, empty: the newest run -> (path, what is in it)."""
+    path = Path(ckpt) if ckpt else find_checkpoint(row)
+    if path.is_dir():
+        path = path / "last.pt"
+    saved = read_checkpoint(path)
+    if saved["config"]["model"] == "clip":
+        raise ValueError(f"cannot evaluate {path}: CLIP's own pretraining. Expected pevl, vilp or "
+                         "aim on clips. Choose another --ckpt.")
+    return path, saved
+
+
 def rebuild(saved, clip_path=""):
     """The trained model of a checkpoint, on the CPU, in evaluation mode.
 
     saved: from `read_checkpoint`. clip_path: where CLIP's weights lie now, if not where they lay in
     training. The frozen CLIP is not in the checkpoint; its hash is, and must agree.
     """
-    values = {}
-    for name, value in saved["config"].items():
-        values[name] = tuple(value) if isinstance(value, list) else value
+    values = settings_of(PeVLConfig, saved)
     values["clip"] = clip_path or values["clip"]
-    known = {field.name for field in dataclasses.fields(PeVLConfig)}
-    config = PeVLConfig(**{name: value for name, value in values.items() if name in known})
+    config = PeVLConfig(**values)
 
-    reseed(values.get("seed", 0))                 # --clip random: the one of training
+    reseed(saved["config"].get("seed", 0))        # --clip random: the one of training
     clip = load_trunk(config)
     if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
         raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those of "
@@ -243,6 +262,17 @@ def check_joints(dataset, saved):
                          f"with {saved['joints']}. Expected as many. Choose others: --poses.")
 
 
+def rename_labels(dataset, texts):
+    """Replace the labels of a data set by K texts in its order. ValueError where K is another."""
+    if len(texts) != len(dataset.labels):
+        raise ValueError(f"--texts with {len(texts)} labels for a data set of "
+                         f"{len(dataset.labels)}. Expected a text for each, in the data set's "
+                         "order. Give as many.")
+    dataset.labels = texts
+    prompt = dataset.cfg.prompt or dataset.cfg.entry.prompt
+    dataset.texts = [prompt.replace("{}", text) for text in texts]
+
+
 def adopt_labels(model, dataset, saved, texts):
     """Make model and data set agree on labels; returns those that the model was never trained on.
 
@@ -250,19 +280,13 @@ def adopt_labels(model, dataset, saved, texts):
     set other than the training's brings its own labels: the zero-shot protocol. On the same data
     set labels must be those of the checkpoint. Raises ValueError where they cannot agree.
     """
-    if texts and len(texts) != len(dataset.labels):
-        raise ValueError(f"--texts with {len(texts)} labels for a data set of "
-                         f"{len(dataset.labels)}. Expected a text for each, in the data set's "
-                         "order. Give as many.")
     same_data = dataset.cfg.data == saved["config"]["data"]
     if same_data and not texts:
         check_data(dataset, saved)
         return []
 
     if texts:
-        dataset.labels = texts
-        prompt = dataset.cfg.prompt or dataset.cfg.entry.prompt
-        dataset.texts = [prompt.replace("{}", text) for text in texts]
+        rename_labels(dataset, texts)
     if dataset.cfg.read_poses:
         check_joints(dataset, saved)
     model.set_texts(dataset.texts)
@@ -328,14 +352,16 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
         p = softmax(mean over views of sim / tau)     Eq. (7); one similarity alone is ranked alike
 
     With average="probabilities" the mean is taken behind the softmax. The K texts are encoded once.
-    Under torch.distributed each rank answers the clips rank, rank +
-    world and so on, none twice and none as padding; then every rank has all answers and counts
-    them. A clip that cannot be read is wrong in every figure.
+    Under torch.distributed each rank answers the clips rank, rank + world and so on, none twice and
+    none as padding; then every rank has all answers and counts them. A clip that cannot be read is
+    wrong in every figure.
 
     Returns top1, top5, mean, top1/vs and so on; per_class (K); clips; confusion (K, K) int64 [true,
     predicted]; unread (K,); ties; errors, ids of broken clips; predictions, a dict per clip in the
-    data set's order; seconds; with `probabilities` also probabilities, float32 (clips, K), NaN for
-    broken clips. Raises ValueError where logits are not finite.
+    data set's order; seconds; low/all and so on, see `lowest`, but for averaged probabilities.
+    With `probabilities` also probabilities, float32 (clips, K), NaN for broken clips; with
+    `features` also features, see `keep_features`, and those of the texts. Raises ValueError where
+    logits are not finite.
     """
     rank, world = 0, 1
     if dist.is_available() and dist.is_initialized():
@@ -496,10 +522,9 @@ def load(ckpt="", clip="", device="auto", texts=None):
         model("my.mp4")[0]
     """
     path, saved = open_checkpoint(ckpt)
-    known = {field.name for field in dataclasses.fields(DataConfig)}
-    values = {name: value for name, value in saved["config"].items() if name in known}
-    model = rebuild(saved, clip).to(choose_device(device))
-    return labeller_of(model, path, saved, DataConfig(**values), texts)
+    data_cfg = DataConfig(**settings_of(DataConfig, saved))
+    model = rebuild_from(path, saved, clip).to(choose_device(device))
+    return labeller_of(model, path, saved, data_cfg, texts)
 
 
 def labeller_of(model, path, saved, data_cfg, texts=None):
@@ -510,18 +535,6 @@ def labeller_of(model, path, saved, data_cfg, texts=None):
     if texts:
         labeller.set_labels(texts)
     return labeller
-
-
-def open_checkpoint(ckpt, row=""):
-    """A checkpoint or a run's folder, empty: the newest run -> (path, what is in it)."""
-    path = Path(ckpt) if ckpt else find_checkpoint(row)
-    if path.is_dir():
-        path = path / "last.pt"
-    saved = read_checkpoint(path)
-    if saved["config"]["model"] == "clip":
-        raise ValueError(f"cannot evaluate {path}: CLIP's own pretraining. Expected pevl, vilp or "
-                         "aim on clips. Choose another --ckpt.")
-    return path, saved
 
 
 def origin_of(path, saved):
@@ -557,18 +570,6 @@ def lowest_seen(path, saved):
         if low:
             return low
     return {}
-
-
-def read_texts(texts):
-    """`--texts`: a file with a label a line, or the labels themselves with ; between."""
-    if not texts:
-        return []
-    path = Path(texts)
-    if ";" not in texts and path.is_file():
-        lines = path.read_text("utf-8").splitlines()
-    else:
-        lines = texts.split(";")
-    return [line.strip() for line in lines if line.strip()]
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -648,6 +649,18 @@ class EvalConfig:
         if self.model == "aim" and not self.aim_weights:
             raise ValueError("--model aim without --aim-weights. Expected the file that its "
                              "authors publish; for a run of ours name it with --ckpt. Add it.")
+
+
+def read_texts(texts):
+    """`--texts`: a file with a label a line, or the labels themselves with ; between."""
+    if not texts:
+        return []
+    path = Path(texts)
+    if ";" not in texts and path.is_file():
+        lines = path.read_text("utf-8").splitlines()
+    else:
+        lines = texts.split(";")
+    return [line.strip() for line in lines if line.strip()]
 
 
 # Settings of the data that say nothing of another data set.
@@ -738,82 +751,120 @@ def evaluated(name, model, dataset, result, about, path=None, saved=None):
     return one
 
 
-def open_rival(name):
-    """The checkpoint that --compare means: of a row's newest run, or of a run folder or file."""
-    if name in ROWS:
-        return open_checkpoint("", row=name)
-    return open_checkpoint(name)
+def open_rival(name, path):
+    """What --compare names -> its path and content; (None, None) for zero-shot CLIP or no rival.
+
+    name: a row of a table, which means its newest run, a run's folder or a checkpoint, or clip.
+    path: the checkpoint that it is compared with, None where there is none. ValueError where they
+    are the same, which the newest run of a row easily is: all differences would be 0.
+    """
+    if name in ("", "clip"):
+        return None, None
+    tables = {row.split("/")[0] for row in ROWS}
+    if name.split("/")[0] in tables and not Path(name).exists():
+        find_row(name)                            # a row that is misspelt gets the nearest name
+        theirs, saved = open_checkpoint("", row=name)
+    else:
+        theirs, saved = open_checkpoint(name)
+    if path is not None and theirs.resolve() == path.resolve():
+        raise ValueError(f"--compare {name} is {theirs}, the run itself. Expected another run. "
+                         "Name the first one: --ckpt out/RUN, or --row table7/pevl.")
+    return theirs, saved
 
 
-def evaluate_rival(cfg, data_cfg, main, world, precision):
+def evaluate_rival(cfg, data_cfg, main, path, saved, world, precision):
     """Evaluate what --compare names on the clips of another run -> Evaluated.
 
-    main: the Evaluated that it is compared with. How clips are seen (frames, size, prompt) is the
-    rival's own; which clips, where they lie and how many views is said by the main run. ValueError
-    where the labels are others.
+    main: the Evaluated that it is compared with. path, saved: of `open_rival`. How clips are seen
+    (frames, size, prompt) is the rival's own; which clips, where they lie, how many views and how
+    these are averaged is said by the main run. ValueError where the labels are others.
     """
-    own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
-    path = None
-    saved = None
-    if cfg.compare == "clip":
+    if saved:
+        own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
+        seen = {key: saved["config"][key] for key in own if key in saved["config"]}
+        name = path.parent.name
+    else:
+        seen = {"read_video": True, "read_poses": False}
+        name = f"CLIP {main.model.config.backbone}, zero-shot"
+    dataset = Clips(dataclasses.replace(data_cfg, **seen), cfg.eval_split, train=False,
+                    views=cfg.views)
+
+    texts = read_texts(cfg.texts)
+    if saved:
+        model = rebuild_from(path, saved, cfg.clip)
+        adopt_labels(model, dataset, saved, texts)
+    else:
+        if texts:
+            rename_labels(dataset, texts)
         config = main.model.config
         plain = PeVLConfig(model="clip", backbone=config.backbone, clip=config.clip,
                            image_size=config.image_size, pose_frames=config.pose_frames,
                            video_frames=config.video_frames)
-        seen = {"read_video": True, "read_poses": False}
-        name = f"CLIP {plain.backbone}, zero-shot"
-    else:
-        path, saved = open_rival(cfg.compare)
-        seen = {key: saved["config"][key] for key in own if key in saved["config"]}
-        name = path.parent.name
-
-    dataset = Clips(dataclasses.replace(data_cfg, **seen), cfg.eval_split, train=False,
-                    views=cfg.views)
-    if saved:
-        check_data(dataset, saved)
-        model = rebuild(saved, cfg.clip)
-    else:
         model = build_model(plain, load_trunk(plain), dataset.texts, len(dataset.joints))
     model = model.to(world.device)
 
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
-                      precision=precision)
+                      precision=precision, average=cfg.average)
     about = {**main.about, "checkpoint": str(path or "none"), "model": model.config.model,
              "backbone": model.config.backbone}
     return evaluated(name, model, dataset, result, about, path, saved)
 
 
+def export_run(cfg, data_cfg, path, saved):
+    """--export: the towers of a run as ONNX files. ValueError for a model without a run."""
+    if not saved:
+        raise ValueError(f"--export {cfg.export} beside --model {cfg.model}. Expected a run of "
+                         "ours. Leave --model out, or name one with --ckpt.")
+    model = rebuild_from(path, saved, cfg.clip)   # on the CPU, where the exporter records it
+    for line in export_onnx(model, results_folder(cfg, data_cfg, path)):
+        print(line)
+
+
+def tell(one, origin, never_trained):
+    """Print what was evaluated and what came out. one: Evaluated. origin: of `origin_of`, or ""."""
+    print(", ".join(f"{name} {value}" for name, value in one.about.items()))
+    if origin:
+        print(f"answered by {origin}")
+    if never_trained:
+        more = "; ..." if len(never_trained) > 10 else ""
+        print(f"{len(one.dataset.labels)} labels, {len(never_trained)} of them never trained: "
+              f"{'; '.join(never_trained[:10])}{more}")
+    print(summary(one.result, one.dataset.labels))
+
+
 def run(argv):
-    """The command line; the result of `evaluate`, or None where one video was labelled."""
+    """The command line; the result of `evaluate`, or None where no split was evaluated."""
     cfg, data_cfg, path, saved = read_command(argv)
     if cfg.record:
         print(record(cfg.record, {"who": cfg.who, "card": cfg.card, "hours": cfg.hours}))
         return None
+    if cfg.export:
+        export_run(cfg, data_cfg, path, saved)
+        return None
     world = join_world(cfg.device)
     precision = choose_precision(cfg.precision, world.device)
-
-    if saved:
-        model = rebuild_from(path, saved, cfg.clip).to(world.device)
-    if cfg.export:
-        if not saved:
-            raise ValueError(f"--export {cfg.export} beside --model {cfg.model}. Expected a run of "
-                             "ours. Leave --model out, or name one with --ckpt.")
-        for line in export_onnx(model.cpu(), results_folder(cfg, data_cfg, path)):
-            print(line)
-        return None
     if cfg.video:
+        model = rebuild_from(path, saved, cfg.clip).to(world.device)
         labeller = labeller_of(model, path, saved, data_cfg, read_texts(cfg.texts))
         labeller.folder = Path(cfg.out or "out/videos") / "poses"
         label_videos(cfg, labeller)
         return None
 
+    # The rival is opened first: a name that is wrong should not show after an hour of evaluation.
+    rival_path, rival_saved = open_rival(cfg.compare, path)
     dataset = Clips(data_cfg, cfg.eval_split, train=False, views=cfg.views)
     never_trained = []
     if saved:
+        model = rebuild_from(path, saved, cfg.clip)
         never_trained = adopt_labels(model, dataset, saved, read_texts(cfg.texts))
+        name = path.parent.name
+        origin = origin_of(path, saved)
     else:
-        path = Path(cfg.aim_weights or f"{cfg.model} {cfg.backbone}")
-        model = model_without_run(cfg, data_cfg, dataset).to(world.device)
+        model = model_without_run(cfg, data_cfg, dataset)
+        name = f"{cfg.model} {cfg.backbone}"
+        origin = ""
+        path = Path(cfg.aim_weights or name)
+    model = model.to(world.device)
 
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,
                       precision=precision, probabilities=cfg.save_probabilities,
@@ -821,22 +872,18 @@ def run(argv):
     about = {"checkpoint": str(path), "model": model.config.model,
              "backbone": model.config.backbone, "data": data_cfg.data,
              "split": cfg.eval_split, "views": cfg.views}
-    name = path.parent.name if saved else f"{cfg.model} {cfg.backbone}"
     one = evaluated(name, model, dataset, result, about, path, saved)
     rival = None
     if cfg.compare:
-        rival = evaluate_rival(cfg, data_cfg, one, world, precision)
+        rival = evaluate_rival(cfg, data_cfg, one, rival_path, rival_saved, world, precision)
+
+    # Under torchrun every rank has all answers; one of them tells and writes.
     if world.rank == 0:
-        print(", ".join(f"{name} {value}" for name, value in about.items()))
-        about["average"] = cfg.average
+        tell(one, origin, never_trained)
+        about["average"] = cfg.average            # the rest is for the files, not for the screen
         about["never_trained"] = never_trained
         if saved:
-            print(f"answered by {origin_of(path, saved)}")
             about.update(facts_of(path, saved, data_cfg.variant))
-        if never_trained:
-            print(f"{len(dataset.labels)} labels, {len(never_trained)} of them never trained: "
-                  f"{'; '.join(never_trained[:10])}{'; ...' * (len(never_trained) > 10)}")
-        print(summary(result, dataset.labels))
         write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
                       world.device, cfg.strips)
         if cfg.report or rival:

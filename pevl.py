@@ -50,7 +50,7 @@ H x W, pixels       | image_size           | a frame is square
 m, M                | patch_weight, weight | one number in [0, 1] for each patch; 0 = background
 I of Eq. (1)        | ~looks               | queries that pass through P2V unchanged (D5)
 alpha^P2V           | share                | P2V.forward; rows sum to 1
-alpha^V2P           | -                    | inside V2P.forward: PyTorch's attention, or group_pixels
+alpha^V2P           | -                    | in V2P.forward: PyTorch's attention, or group_pixels
 Q, K, and V of P2V  | q, k, v              | queries, keys, values; V is also the video, see below
 z_v, z_p            | z_v, z_p             | tokens as the encoders give them
 z_t                 | sentences, words     | what `encode_texts` gives

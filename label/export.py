@@ -33,7 +33,12 @@ CLOSE = 1e-3                                      # largest difference, over the
 
 class ClipTowers(nn.Module):
     """frames (B, Tv, 3, S, S) 0..255, keypoints (B, T, J, 2), scores (B, T, J), all float32 ->
-    the features of the model that are compared, in the order of `names`."""
+    the features of the model that are compared, in the order of `names`.
+
+    In ONNX a name is given once: ViLP's features of frames are called frames_features there.
+    """
+
+    INPUTS = ("frames", "keypoints", "scores")
 
     def __init__(self, model):
         super().__init__()
@@ -44,9 +49,9 @@ class ClipTowers(nn.Module):
         label = torch.zeros(frames.shape[0], dtype=torch.long)
         features = self.model({"frames": frames, "keypoints": keypoints, "scores": scores,
                                "label": label})
-        self.names = [name for name in features
-                      if name != "label" and not name.endswith("_before")]
-        return tuple(features[name] for name in self.names)
+        read = [name for name in features if name != "label" and not name.endswith("_before")]
+        self.names = [f"{name}_features" if name in self.INPUTS else name for name in read]
+        return tuple(features[name] for name in read)
 
 
 class TextTowers(nn.Module):
@@ -91,7 +96,7 @@ def written_out():
 
 
 def example_clips(model, B):
-    """Made-up clips of the sizes of a model: frames, keypoints and scores, as ClipTowers reads them.
+    """Made-up clips of a model's sizes: frames, keypoints and scores, as ClipTowers reads them.
 
     Noise is enough: an exporter records what is done with the numbers, not the numbers.
     """
@@ -128,7 +133,7 @@ def export_onnx(model, folder):
     with torch.no_grad():
         towers(*example_clips(model, 1))          # fills in the names
     examples = [example_clips(model, B) for B in SIZES]
-    lines = [write_one(towers, examples, ["frames", "keypoints", "scores"], towers.names,
+    lines = [write_one(towers, examples, list(ClipTowers.INPUTS), towers.names,
                        folder / "clip.onnx")]
     if model.compares_texts:
         examples = [example_texts(model, U) for U in SIZES]

@@ -233,3 +233,38 @@ def test_compare_two_runs(two_runs, tmp_path, capsys):
     assert "CLIP tiny, zero-shot" in page_of(tmp_path)
     assert ev.main([*flags, "--compare", str(tmp_path / "nothing")]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
+
+
+def test_compare_with_a_row(two_runs, tmp_path, capsys, monkeypatch):
+    """A row means its newest run; what is wrong with the name is said before anything is evaluated."""
+    (tmp_path / "out").symlink_to(two_runs.folder)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--ckpt", "out/first", "--strips", "0", "--out", str(tmp_path / "res")]
+    assert ev.main([*flags, "--compare", "table5/no-p2v"]) == 0
+    assert evidence.sha256_of(two_runs.second / "last.pt") in page_of(tmp_path / "res")
+
+    monkeypatch.setattr(ev, "evaluate", None)                  # whatever calls it is a TypeError
+    for name, said in [("table5/no-v2p", "no trained model of --row table5/no-v2p"), ("table5/no-p2x", "Did you mean"),
+                       ("out/first", "the run itself"), ("out/first/last.pt", "the run itself")]:
+        capsys.readouterr()
+        assert ev.main([*flags, "--compare", name]) == 2
+        assert said in capsys.readouterr().err, name
+
+
+def test_compare_with_other_labels_and_averages(two_runs, tmp_path, monkeypatch):
+    """--texts and --average are said of both runs: else they would not have answered the same question."""
+    asked = []
+    real = ev.evaluate
+
+    def watched(model, dataset, *args, **options):
+        asked.append((list(dataset.labels), list(dataset.texts), options["average"]))
+        return real(model, dataset, *args, **options)
+
+    monkeypatch.setattr(ev, "evaluate", watched)
+    labels = [f"a dive of kind {k}" for k in range(len(json.loads((two_runs.first / "eval-test-1view.json").read_text())["labels"]))]
+    (tmp_path / "texts.txt").write_text("\n".join(labels))
+    for rival in (str(two_runs.second), "clip"):
+        asked.clear()
+        assert ev.main(["--ckpt", str(two_runs.first), "--strips", "0", "--out", str(tmp_path), "--compare", rival,
+                        "--texts", str(tmp_path / "texts.txt"), "--average", "probabilities"]) == 0
+        assert asked[0] == asked[1] and asked[0][0] == labels and asked[0][2] == "probabilities"
