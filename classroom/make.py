@@ -200,7 +200,8 @@ def assignment_text(marks, assignments=(), root=HERE):
         first = marks[0]
         lines += ["## How to test", "", "```", "pip install -r requirements.txt",
                   f"python -m pytest -m {first}", "```", "",
-                  f"Each test of `tests/spec/test_{first}_facts.py` is one fact, named by the fact; "
+                  f"Each test of `tests/spec/test_{first}_facts.py` is one fact, named by the "
+                  "fact; "
                   "where it does not hold, its message says which rule is broken and where to "
                   "look. At first all of them end in NotImplementedError. Points are shared out "
                   "evenly over the facts of a mark. The other marks' tests pass already and should "
