@@ -24,7 +24,7 @@ TOY_PRESETS = {
         **TOY,
         "pose_frames": 32,                        # all there are
         "video_frames": 4,                        # the apparatus stands still
-        "epochs": 2, "lr": 2e-3,                  # for adapters and new modules alike
+        "epochs": 3, "lr": 2e-3,                  # one rate for adapters and new modules
         "own_loss": 0.5,                          # else sim_vs and sim_fw idle (D15)
     },
     "toy/vilp": {
