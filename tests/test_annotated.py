@@ -186,7 +186,7 @@ def test_ledger_rows_stand_where_they_apply(made, book):
 def test_the_maps_tests_are_linked(made):
     here = made.split('id="fn-patch_weight"', 1)[1].split('class="block"', 1)[0]
     assert '<a href="../tests/test_pevl.py">test_p2v_matches_loops</a>' in here
-    assert 'href="../tests/spec/test_eq1.py"' in made
+    assert 'href="../tests/spec/test_eq1_facts.py"' in made
 
 
 # ---- What was measured ---------------------------------------------------------------------------
@@ -258,6 +258,7 @@ def test_boxes_of_fig_2_lead_to_functions(made, book):
         assert on_an_edge(*corners[-1]), corners
 
 
+@pytest.mark.slow
 def test_the_random_state_is_left_alone(book):
     torch.manual_seed(7)
     want = torch.rand(3)

@@ -256,6 +256,7 @@ def test_bench_gpu_says_that_there_is_no_card(monkeypatch, capsys):
     assert len(said) == 3 and said[2].strip().startswith("not run: torch finds no CUDA card")
 
 
+@pytest.mark.slow
 def test_bench_gpu_measures_a_step_of_train_py(tree):
     """The measuring code on the CPU with the smallest sizes, and the table's line that is made of it."""
     small = SMALL | {"image_size": 80}

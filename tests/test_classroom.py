@@ -240,6 +240,7 @@ def test_hand_in_brings_no_settings_along(tmp_path):
     assert "NotImplementedError" in (tmp_path / "work/clip_model.py").read_text()
 
 
+@pytest.mark.slow
 def test_right_work_gets_all_points(tmp_path, capsys):
     """By another way of writing than the reference's; all reports say so."""
     hand_in = tmp_path / "handin"

@@ -198,6 +198,7 @@ def test_training_leaves_a_page(two_runs):
     assert "attention before P2V" in text and "Frames and words" in text
 
 
+@pytest.mark.slow
 def test_report_of_an_evaluation(two_runs, tmp_path):
     """--report writes the page of that evaluation, operations counted; without it there is none."""
     flags = ["--ckpt", str(two_runs.first), "--strips", "0", "--views", "3"]
@@ -214,6 +215,7 @@ def test_report_of_an_evaluation(two_runs, tmp_path):
     assert "People in the pose files" not in page_of(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_compare_two_runs(two_runs, tmp_path, capsys):
     """The difference on the page is that of the two evaluations; the rival is a folder, or CLIP."""
     tops = {}

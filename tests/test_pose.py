@@ -846,6 +846,7 @@ pose.main(["extract", sys.argv[2], "--out", sys.argv[3], "--extractor", "slow"])
 """
 
 
+@pytest.mark.slow
 def test_extraction_after_a_kill_ends_like_an_undisturbed_run(tmp_path, folder, quick, monkeypatch):
     def start(pause, out):
         return subprocess.Popen(

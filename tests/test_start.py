@@ -151,6 +151,7 @@ def test_init_of_what_is_no_checkpoint(tree, tmp_path):
         started(tree, tmp_path / "run", tmp_path / "torn.pt")
 
 
+@pytest.mark.slow
 def test_a_run_with_init_goes_on(first, tree, tmp_path):
     """Stopped and continued it is the same run; from other weights it is another, and refused."""
     flags = dict(init=str(first()), epochs=2)
