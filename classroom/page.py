@@ -230,7 +230,7 @@ def facts_of(part):
     """Links to the facts of a part's equations, tests that a reader can follow one by one."""
     links = []
     for number in part.equations:
-        path = f"tests/spec/test_eq{number}.py"
+        path = f"tests/spec/test_eq{number}_facts.py"
         if (ROOT / path).is_file():
             links += [", ", tag("a", path, href=f"../{path}")]
     if not links:

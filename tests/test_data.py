@@ -80,7 +80,8 @@ def test_every_data_set_gives_tensors(tree, name):
         assert cfg.entry.prompt.format(dataset.labels[-1]) == dataset.texts[-1]
 
 
-@pytest.mark.parametrize("name", list(TREES))
+@pytest.mark.parametrize("name", [name if name == "diving48" else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in TREES])
 def test_two_steps_of_training(tree, name, tmp_path, monkeypatch):
     """train.py on every data set, from its official files to test metrics."""
     cfg = tree(name)
