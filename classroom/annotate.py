@@ -3,7 +3,6 @@
 Nothing is typed twice. A banner begins a section, a docstring or a comment is prose on the left,
 and the code up to the next comment stands on the right.
 
-<<<<<<< HEAD
 here        | what it gives                                 | tests/test_annotated.py
 Part, Block | pieces of a file: sections, functions, rows   | test_no_line_of_code_is_lost
 read_source | a file -> its module docstring and parts      | test_no_line_of_code_is_lost
@@ -11,15 +10,6 @@ read_map    | the tests that a file's map names             | test_the_maps_test
 read_ledger | docs/ledger.md -> its rows by number          | test_ledger_rows_stand_where_they_*
 prose       | a docstring as HTML                           | test_prose_keeps_its_words
 code        | code as HTML: colours, links to what it calls | test_no_line_of_code_is_lost
-=======
-here        | what it gives                               | tests/test_annotated.py
-Part, Block | pieces of a file: sections, functions, rows | test_no_line_of_code_is_lost
-read_source | a file -> its module docstring and parts    | test_no_line_of_code_is_lost
-read_map    | the tests that a file's map names           | test_the_maps_tests_are_linked
-read_ledger | docs/ledger.md -> its rows by number        | test_ledger_rows_stand_where_they_apply
-prose       | a docstring as HTML                         | test_prose_keeps_its_words
-code        | code as HTML, with links to what it calls   | test_no_line_of_code_is_lost
->>>>>>> x-page
 """
 import ast
 import inspect
