@@ -102,6 +102,8 @@ def label_one(cfg, labeller, video, folder):
     if cfg.every:
         return follow(cfg, labeller, video, folder)
 
+    # A video that is labelled whole is one span from 0 to infinity, which needs no reading of its
+    # length: the sampler takes what there is.
     span = (cfg.start, cfg.end)
     dataset, facts, poses = labeller.open(video, [span], cfg.pose, cfg.views, cfg.extractor)
     answer = labeller.answer_clip(dataset, 0, cfg.average)
@@ -213,6 +215,8 @@ def follow(cfg, labeller, video, folder):
 
 def shares_of(answers, labels):
     """n answers -> (n, K) probabilities, in the order of the labels."""
+    # An Answer is ranked, the best first, and each window has an order of its own: a picture with
+    # one line for a label needs a fixed column for it.
     shares = np.zeros((len(answers), len(labels)))
     for n, answer in enumerate(answers):
         share_of = dict(answer.ranked)
@@ -227,6 +231,7 @@ def stretches(answers):
     answers: those of the windows, by time. Windows may overlap; a stretch ends where the next one
     begins, so that they do not.
     """
+    # groupby joins neighbours alone: a label that comes back later begins a stretch of its own.
     found = []
     for label, group in groupby(answers, key=attrgetter("label")):
         run = list(group)
@@ -239,6 +244,7 @@ def stretches(answers):
 
 def write_csv(rows, path):
     """Rows as a CSV of COLUMNS; several doubts are one cell."""
+    # Written in memory first: a CSV is small, and a file under its name is whole or not there.
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     table.writeheader()

@@ -149,6 +149,7 @@ def chosen_clips(predictions):
 
 def add_rival(looked, prediction, rival, device):
     """Put a second model's attention and answer on the same clip beside the first one's."""
+    # Predictions are in the order of the data set, so that the index finds the same clip.
     theirs = rival.result["predictions"][prediction["index"]]
     if theirs["broken"]:
         return

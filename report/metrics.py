@@ -86,7 +86,9 @@ def interval(labels, hits, metric="top1", draws=DRAWS, seed=0):
     cells = cells_of(labels, hits)                                         # (K, 2)
     drawn = draw_cells(cells.ravel(), draws, seed).reshape(-1, *cells.shape)       # (D, K, 2)
     figures = measure(drawn[..., 1], drawn.sum(-1))                        # (D,)
-    return Interval(float(measure(cells[:, 1], cells.sum(-1))), *edges(figures))
+    value = float(measure(cells[:, 1], cells.sum(-1)))
+    low, high = edges(figures)
+    return Interval(value, low, high)
 
 
 def edges(figures):
@@ -168,11 +170,17 @@ def wilson(right, n):
     """
     z = 1.959964                                  # 95 % of a normal distribution lie within +- z
     share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    squared = z * z
+    shrink = 1 + squared / n                      # draws the middle towards one half
+    middle = (share + squared / (2 * n)) / shrink
+    variance = share * (1 - share) / n
+    floor = squared / (4 * n * n)                 # what is left of it where all or none are right
+    reach = z / shrink * math.sqrt(variance + floor)
 
     # At 0 and 1 one edge is the share itself; rounding must not put it on the other side.
-    return max(min(middle - reach, share), 0.0), min(max(middle + reach, share), 1.0)
+    low = min(middle - reach, share)
+    high = max(middle + reach, share)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def class_rows(predictions, names):

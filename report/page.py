@@ -67,6 +67,7 @@ def hero(m, figures):
 def counted(m):
     """A sentence of counts: clips, labels, ties, what could not be read, seconds."""
     result = m.result
+    # Counts stand beside the shares: 95 % of twenty clips and of two thousand are told apart here.
     right = int(m.correct().sum())
     counts = [f"{right} of {result['clips']} clips right, {len(m.labels)} labels"]
     empty = list(result["per_class"]).count(None)
@@ -118,6 +119,7 @@ def headline(contents):
 
 def confusions(m):
     """The confusion matrix, as a table or as a picture with a table, and the worst pairs."""
+    # In the data set's order look-alikes may lie far apart; side by side they make a block.
     order = order_by_confusion(m.confusion)
     parts = [note("Rows are true labels, columns answered ones, by the numbers of the rows. Labels "
                   "that are taken for each other stand side by side. Blue: right; orange: wrong; "
@@ -133,6 +135,7 @@ def confusions(m):
             parts.append(tag("h3", f"The {len(zoomed)} labels that are confused most"))
             parts.append(matrix_table(m.confusion, m.unread, m.labels, zoomed))
 
+    # A matrix whose every name is readable needs fewer pairs in words.
     count = WORST
     if len(m.labels) <= ZOOM:
         count = WORST // 2
@@ -171,6 +174,7 @@ def label_rows(m):
 
 def by_label(m):
     """Accuracy by class, the hardest first; of many labels the rest is folded away."""
+    # The lowest are what a reader comes for: of 300 labels the good ones are a click away.
     headers = ["label", "right", "clips", "most often taken for"]
     rows = label_rows(m)
     parts = []
@@ -213,6 +217,7 @@ def saliency_of(clip):
     """ViLP: which frames the words vote for, beside what it would be if all were alike."""
     if not clip.saliency:
         return None
+    # The shares of a label sum to 100 %, so that a flat line means that no frame counts more.
     series = {}
     for label, shares in clip.saliency.items():
         Tv = len(shares)
@@ -290,6 +295,7 @@ def looked_at(contents):
 
 def training(m):
     """Curves of the run, and the figures of each epoch; None for a system that was not trained."""
+    # Training logs a row every few steps, with losses, and one an epoch, with held-out accuracies.
     steps = [row for row in m.history if row["kind"] == "step"]
     epochs = [row for row in m.history if row["kind"] == "epoch"]
     if not steps and not epochs:
@@ -395,6 +401,7 @@ def persons(contents):
 
 def broken(m):
     """Clips that could not be read, in this evaluation and in training."""
+    # In evaluation such a clip is wrong; in training another takes its place. Both bend figures.
     lost = m.result["errors"]
     if lost:
         said = (f"{len(lost)} clips of this split could not be read and count as wrong: "
@@ -453,6 +460,7 @@ SECTIONS = {
 
 def navigation(body):
     """Links to the sections that are in the body."""
+    # A link to a section that this run has not would lead nowhere.
     links = []
     for name, said in SECTIONS.items():
         # Ids are written by `section` alone, and texts cannot hold this: quotes are escaped there.

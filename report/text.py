@@ -100,6 +100,7 @@ def summary(result, labels):
 
 def by_label(result, labels):
     """Lines of a table: label, clips, accuracy, and the label that it is most often taken for."""
+    # Labels without clips have no accuracy, and a line of dashes would say nothing.
     shown = [k for k, accuracy in enumerate(result["per_class"]) if accuracy is not None]
     if len(shown) > 60:
         shown = sorted(shown, key=lambda k: result["per_class"][k])[:20]

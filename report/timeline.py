@@ -16,8 +16,11 @@ SHOWN = len(SERIES)                               # labels with a colour of thei
 def clock(seconds):
     """Seconds as minutes and seconds: 65.5 -> '1:05.5', 65 -> '1:05'."""
     minutes, rest = divmod(float(seconds), 60)
-    whole = rest == int(rest)
-    return f"{int(minutes)}:{rest:02.0f}" if whole else f"{int(minutes)}:{rest:04.1f}"
+    if rest == int(rest):
+        shown = f"{rest:02.0f}"
+    else:
+        shown = f"{rest:04.1f}"
+    return f"{int(minutes)}:{shown}"
 
 
 def draw_timeline(spans, shares, labels, path, title):
@@ -27,7 +30,8 @@ def draw_timeline(spans, shares, labels, path, title):
     the labels that win somewhere, then those that come nearest, SHOWN of them at most.
     """
     shares = np.asarray(shares)
-    wins = np.bincount(shares.argmax(1), minlength=len(labels))            # (K,)
+    winners = shares.argmax(1)                                             # (n,)
+    wins = np.bincount(winners, minlength=len(labels))                     # (K,)
     order = np.lexsort((-shares.max(0), -wins))   # by wins, then by the highest probability
     chosen = [int(k) for k in order[:SHOWN]]
 
@@ -46,7 +50,7 @@ def draw_timeline(spans, shares, labels, path, title):
 
     # The winner of each window, as a band above the lines; grey where it has no line.
     tint_of = dict(zip(chosen, SERIES))
-    for n, winner in enumerate(shares.argmax(1)):
+    for n, winner in enumerate(winners):
         tint = tint_of.get(int(winner), RULE)
         left = axes.across(starts[n])
         right = axes.across(ends[n])
@@ -56,8 +60,10 @@ def draw_timeline(spans, shares, labels, path, title):
         tint = tint_of[k]
         spots = []
         for n, middle in enumerate(middles):
-            height = axes.down(100 * float(shares[n, k]))
-            spots.append((axes.across(middle), height))
+            percent = 100 * float(shares[n, k])
+            x = axes.across(middle)
+            y = axes.down(percent)
+            spots.append((x, y))
         pen.line(spots, tint, 2)
         for x, y in spots:
             pen.diamond(x, y, tint, 3)

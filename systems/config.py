@@ -189,6 +189,7 @@ class PeVLConfig:
 
     def refuse_unread_switches(self):
         """ValueError where a switch is off its default that this model does not read."""
+        # The class holds the defaults of a dataclass: what differs from them was asked for.
         read = []
         changed_in_vain = []
         for name, readers in SWITCHES.items():

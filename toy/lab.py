@@ -77,6 +77,8 @@ def plan_runs(table, seeds, folder, flags, fresh):
 
     flags: words of the command line for train.py. fresh: what is there counts for nothing.
     """
+    # The folder is that of the first row with these switches, so that `table5/pevl` finds what
+    # `table4` trained; the name in the plan stays the table's own, under which it is printed.
     shared = first_of_model()
     plan = []
     for seed, name in itertools.product(range(seeds), TABLES[table]):
@@ -93,6 +95,8 @@ def plan_runs(table, seeds, folder, flags, fresh):
 
 def lab(table, seeds, folder, flags, fresh=False):
     """Train what is missing of a table, and print the table; see the module's docstring."""
+    # The whole plan is made before the first run, so that a flag that train.py refuses for a later
+    # row is refused now and not in the night.
     plan = plan_runs(table, seeds, folder, flags, fresh)
     left = sum(trial.metrics is None for trial in plan)
     found = {name: [] for name in TABLES[table]}
@@ -142,12 +146,14 @@ class Result:
 
 def order_of(results, key):
     """Names of the rows from the best to the worst."""
+    # Rows that the paper does not print have no figure and come last.
     ranked = sorted(results, key=lambda result: -(key(result) or 0))
     return " > ".join(result.name for result in ranked)
 
 
 def page_of(folder, table, results):
     """The table as a page, each seed a link to the page of its run, where that is there."""
+    # Links are relative: the folder of a lab can be copied or served as it is.
     shared = first_of_model()
     rows = []
     for result in results:

@@ -179,6 +179,7 @@ def zero_shot(model, stills, batch_size, device):
     A text stands for a value of an attribute: the mean over its wordings, each of unit length, as
     CLIP's authors make classifiers of prompts. Stills that do not show an attribute do not count.
     """
+    # All stills first, then text after text: a still is drawn once, whatever it is asked for.
     model.eval()
     images = []
     truths = []
