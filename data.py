@@ -48,7 +48,7 @@ from PIL import Image
 
 from pose import JOINT_SETS, joint_set, read_pose
 from published import layouts
-from published.annotations import (Clip, Source, diving_text, read_custom, read_diving48, read_gym,
+from published.annotations import (Source, read_custom, read_diving48, read_gym,
                                    read_haa500, read_hmdb51, read_index, read_k400,
                                    read_smarthome, read_ucf101)
 from support.checks import unknown_name

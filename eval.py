@@ -28,15 +28,12 @@ Accuracies are shares of 1 in code and files, percent in print and pictures.
 if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
     import support.interrupt
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
-import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -54,14 +51,16 @@ from label.labeller import Labeller
 from pose import EXTRACTORS
 from published.clip_weights import read_weights
 from report.evidence import Evaluated, write_report
+from report.log import rows_of
 from report.record import facts_of, record
 from report.results import write_results
 from report.text import summary, with_progress
 from support.checks import unknown_name
 from support.checkpoints import fingerprint, read_checkpoint
 from support.commands import run_command
-from support.processes import choose_device, join_world, reseed
+from support.processes import choose_device, is_grouped, join_world, reseed
 from support.settings import Range, build_configs, check_fields
+from support.signals import held_signals, quiet_worker
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
 from systems.views import average_views, clip_features, clip_logits
@@ -90,44 +89,6 @@ def autocast(device, precision):
     """Context of a forward pass: matrix products in `bf16` or `fp16`, or everything in `fp32`."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=precision != "fp32")
-
-
-STOPPING = {signal.SIGINT, signal.SIGTERM}        # Ctrl-C, and what Slurm sends
-
-
-def quiet_worker(_):
-    """What a loader's worker process does first: leave signals to the main process.
-
-    Ctrl-C and Slurm's SIGTERM reach all processes at once. The main process finishes its step, for
-    which it needs the workers, and ends them itself; a minute after a SIGTERM a worker ends on its
-    own, so that no exit waits for it. What came before this line was held back, see `held_signals`.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def end_in_a_minute(*_):
-        signal.alarm(60)
-
-    signal.signal(signal.SIGTERM, end_in_a_minute)
-    if hasattr(signal, "pthread_sigmask"):        # not on Windows
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-
-
-@contextlib.contextmanager
-def held_signals():
-    """Start a loader's workers inside this: a signal waits until they have made themselves quiet.
-
-    Without it, one that comes while a worker is starting ends that worker, since PyTorch's own
-    handler is in place first, and the main process with it: "DataLoader worker is killed". A slow
-    machine starts workers for a second and longer.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- Opening: settings, weights, data ------------------------------------------------------------
@@ -364,7 +325,7 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
     logits are not finite.
     """
     rank, world = 0, 1
-    if dist.is_available() and dist.is_initialized():
+    if is_grouped():
         rank, world = dist.get_rank(), dist.get_world_size()
 
     start = time.monotonic()
@@ -551,14 +512,8 @@ def lowest_seen(path, saved):
     The run's metrics.jsonl has them in the row of the epoch that this checkpoint ended; else an
     evaluation of the validation split (`eval.py --eval-split val`) that lies beside it.
     """
-    rows = []
-    log = path.with_name("metrics.jsonl")
-    if log.exists():
-        for line in log.read_text("utf-8").splitlines():
-            with suppress(json.JSONDecodeError):  # the half line that a kill can leave
-                rows.append(json.loads(line))
-    found = [row for row in rows
-             if row.get("kind") == "epoch" and row["epoch"] == saved["at"]["epoch"]]
+    ended = saved["at"]["epoch"]
+    found = [row for row in rows_of(path.parent, "epoch") if row["epoch"] == ended]
     for measured in sorted(path.parent.glob("eval-val-*view.json")):
         about = json.loads(measured.read_text("utf-8"))
         if Path(about.get("checkpoint", "")).name == path.name:
@@ -708,8 +663,7 @@ def refuse_other_sizes(data_cfg, saved, path):
     How clips are read may differ from training (--flip, --root, --views), but a tower has a
     position for each frame and for each patch, and the text of the error would come from its depth.
     """
-    for name in ("pose_frames", "video_frames", "image_size"):
-        here = getattr(data_cfg, name)
+    for name, here in sizes_of(data_cfg).items():
         there = saved["config"].get(name, here)
         if here != there:
             flag = "--" + name.replace("_", "-")
@@ -717,15 +671,25 @@ def refuse_other_sizes(data_cfg, saved, path):
                              "Expected the checkpoint's own. Leave the flag out.")
 
 
+def sizes_of(config):
+    """What a PeVLConfig and a DataConfig must agree on: frames of a clip, pixels of a frame."""
+    names = ("pose_frames", "video_frames", "image_size")
+    return {name: getattr(config, name) for name in names}
+
+
+def zero_shot_clip(backbone, clip, sizes, dataset):
+    """CLIP itself on a data set's texts. clip: its weights, as of --clip. sizes: a config."""
+    config = PeVLConfig(model="clip", backbone=backbone, clip=clip, **sizes_of(sizes))
+    return build_model(config, load_trunk(config), dataset.texts, len(dataset.joints))
+
+
 def model_without_run(cfg, data_cfg, dataset):
     """Zero-shot CLIP, or AIM with the weights that its authors publish."""
-    config = PeVLConfig(model=cfg.model, backbone=cfg.backbone, clip=cfg.clip,
-                        image_size=data_cfg.image_size, pose_frames=data_cfg.pose_frames,
-                        video_frames=data_cfg.video_frames)
     if cfg.model == "clip":
-        return build_model(config, load_trunk(config), dataset.texts, len(dataset.joints))
+        return zero_shot_clip(cfg.backbone, cfg.clip, data_cfg, dataset)
 
     # AIM's file holds CLIP's image tower too, so that no other weights are needed.
+    config = PeVLConfig(model="aim", backbone=cfg.backbone, clip=cfg.clip, **sizes_of(data_cfg))
     trunk = load_trunk(dataclasses.replace(config, clip="random"))
     model = build_model(config, trunk, dataset.texts, len(dataset.joints))
     model.load_published(read_weights(cfg.aim_weights))
@@ -797,10 +761,7 @@ def evaluate_rival(cfg, data_cfg, main, path, saved, world, precision):
         if texts:
             rename_labels(dataset, texts)
         config = main.model.config
-        plain = PeVLConfig(model="clip", backbone=config.backbone, clip=config.clip,
-                           image_size=config.image_size, pose_frames=config.pose_frames,
-                           video_frames=config.video_frames)
-        model = build_model(plain, load_trunk(plain), dataset.texts, len(dataset.joints))
+        model = zero_shot_clip(config.backbone, config.clip, config, dataset)
     model = model.to(world.device)
 
     result = evaluate(model, dataset, cfg.batch, world.device, workers=data_cfg.workers,

@@ -38,13 +38,13 @@ import torch
 from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
-from published.hrnet import WEIGHTS, cache_folder, fold_norms, load_hrnet, predict
+from published.hrnet import WEIGHTS, fold_norms, load_hrnet, predict
 from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
 from published.pose_programs import MEDIAPIPE, mediapipe_pose, rtmlib_pose
 from support.arrays import BadArrays, read_npz
 from support.checks import unknown_name
 from support.commands import run_command
-from support.files import atomic
+from support.files import atomic, cache_folder
 from support.packages import cached, has_package, optional_package
 from support.person import person_facts, summarise
 from support.settings import Parser

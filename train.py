@@ -47,8 +47,7 @@ from torch.utils.data import DataLoader
 
 from clip_model import Attention
 from data import Clips, DataConfig, fingerprint_clips, shared_clips
-from eval import (as_json, autocast, choose_precision, evaluate, held_signals, load_trunk,
-                  quiet_worker)
+from eval import as_json, autocast, choose_precision, evaluate, load_trunk
 from report.draw import draw_curves
 from report.evidence import Evaluated, write_report
 from report.log import (Log, count_saved, memory_estimate, parameter_table, peak_mib, reach_table,
@@ -63,7 +62,7 @@ from support.files import atomic, lock, set_aside
 from support.processes import (World, average_gradients, gather, join_world, rank0_first,
                                reseed)
 from support.settings import Range, build_configs, check_fields
-from support.signals import Signals, Stopped
+from support.signals import Signals, Stopped, held_signals, quiet_worker
 from systems.config import PeVLConfig
 from systems.refusals import refuse_blind_towers, refuse_too_much
 from systems.registry import build_model
@@ -293,10 +292,9 @@ class Run:
     def warmup_steps(self):
         return self.cfg.warmup * len(self.order)
 
-    @property
-    def names(self):
-        """Ids of the training clips."""
-        return [clip.id for clip in self.train_set.clips]
+    def names(self, indices):
+        """Ids of these training clips."""
+        return [self.train_set.clips[i].id for i in indices]
 
 
 # ---- One step ------------------------------------------------------------------------------------
@@ -463,7 +461,7 @@ def leave_out(run, facts, indices):
     """A step that is not finite: left out as often as --skip-nonfinite allows, else the end."""
     run.at["skipped"] += 1
     terms = ", ".join(f"{name} {value:.4g}" for name, value in facts.items())
-    clips = ", ".join(run.names[i] for i in indices)
+    clips = ", ".join(run.names(indices))
     what = f"loss or gradient not finite at step {run.at['step'] + 1}: {terms}; clips {clips}"
     if run.at["skipped"] > run.cfg.skip_nonfinite:
         raise ValueError(f"{what}. Expected numbers; last good checkpoint: {last_good(run.folder)}."
@@ -475,7 +473,7 @@ def note_broken(run, indices):
     """Remember clips that could not be read; more than one in a hundred is no accident: an error,
     unless --allow-broken."""
     run.at["broken"] = sorted({*run.at["broken"], *indices})
-    names = [run.names[i] for i in run.at["broken"]]
+    names = run.names(run.at["broken"])
     clips = len(run.train_set)
     if len(names) > 0.01 * clips and not run.config["allow_broken"]:
         raise ValueError(f"{len(names)} of {clips} clips are broken: {', '.join(names[:5])}. "
@@ -858,7 +856,7 @@ def measure(run):
     # The epoch's row: means of its training losses beside what was measured.
     steps = at["sums"]["n"]
     means = {name: value / steps for name, value in at["sums"].items() if name != "n"}
-    broken = [run.names[i] for i in at["broken"]]
+    broken = run.names(at["broken"])
     run.log.row(kind="epoch", epoch=at["measured"], step=at["step"], broken=broken,
                 **means, **figures)
 

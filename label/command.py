@@ -114,7 +114,7 @@ def label_one(cfg, labeller, video, folder):
 
     # The strip shows what the answer is made from: a wrong skeleton is seen there at once.
     said = f"{video.name}: {answer.label} ({100 * answer.probability:.0f} %)"
-    strip = strip_of(labeller.model, dataset, 0, said, None, labeller.device)
+    strip = strip_of(labeller.model, dataset[0], dataset.joints, said, None, labeller.device)
     print(f"wrote {draw_strip([strip], folder / f'{video.stem}-strip.png')}")
     return [row_of(answer)]
 

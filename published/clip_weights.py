@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from support.files import most_unpacked, tensor_bomb, zip_bomb
+from support.files import cache_folder, hash_of, most_unpacked, tensor_bomb, zip_bomb
 
 # ---- Fetching ----------------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ def fetch(file, sha256, base=None):
     base = base or os.environ.get("PEVL_CLIP_URL") or CLIP_URL
     url = f"{base.rstrip('/')}/{sha256}/{file}"
 
-    cache = _cache_folder()
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / file
     part = cache / f"{file}.part"
@@ -60,20 +60,11 @@ def fetch(file, sha256, base=None):
             os.replace(part, target)        # so a file of the final name is always a whole one
             return target
 
-        found = _hash_of(target).hexdigest()
+        found = hash_of(target).hexdigest()
         if found != sha256:
             raise ValueError(f"{target} has SHA-256 {found}. Expected {sha256}. It is damaged: "
                              "delete it and run again.")
     return target
-
-
-def _cache_folder():
-    """$PEVL_CACHE, else $XDG_CACHE_HOME/pevl, else ~/.cache/pevl."""
-    own = os.environ.get("PEVL_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "pevl"
 
 
 @contextlib.contextmanager
@@ -89,15 +80,6 @@ def _one_process_at_a_time(path):
             import fcntl
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _hash_of(path):
-    """SHA-256 of a file's bytes, as an object of hashlib, which can take further bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest
 
 
 def _download(url, part, sha256):
@@ -129,7 +111,7 @@ def _stream(url, part):
     """Append to `part` what it lacks of url -> SHA-256 of the whole, hashed while it streams."""
     with open(part, "ab") as file:
         have = file.tell()                  # bytes of an earlier try
-        digest = _hash_of(part)
+        digest = hash_of(part)
         headers = {}
         if have:
             headers["Range"] = f"bytes={have}-"

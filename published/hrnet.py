@@ -19,7 +19,6 @@ of a frame. A point is (x, y) in pixels, (0, 0) the centre of the top left pixel
 x0, y0, x1, y1. This file knows neither pose files nor videos.
 """
 import hashlib
-import os
 import re
 import sys
 import urllib.request
@@ -34,7 +33,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from support.checks import unknown_name
-from support.files import atomic, most_unpacked, tensor_bomb, zip_bomb
+from support.files import atomic, cache_folder, most_unpacked, tensor_bomb, zip_bomb
 from support.shapes import misfit
 
 # ---- The network -------------------------------------------------------------------------------
@@ -244,14 +243,6 @@ WEIGHTS = {
     "w48_256x192": MMPOSE + "hrnet-w48_8xb32-210e_coco-256x192-0e67c616_20220913.pth",
     "w48_384x288": MMPOSE + "hrnet-w48_8xb32-210e_coco-384x288-c161b7de_20220915.pth",
 }
-
-
-def cache_folder():
-    """Where downloads are kept: $PEVL_CACHE, else `pevl` in $XDG_CACHE_HOME or in ~/.cache."""
-    if os.environ.get("PEVL_CACHE"):
-        return Path(os.environ["PEVL_CACHE"])
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "pevl"
 
 
 def download(url):

@@ -10,7 +10,6 @@ ViLP, P-VCS      | `look_at`: its saliency of frames        | test_saliency_of_v
 Shapes: T pose frames, Tv video frames, N patches of a frame, W words, K labels, B clips.
 """
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ import torch
 from clip_model import token_texts
 from data import persons_in
 from pevl import cosine, frame_word_similarity
-from report.log import Log, parameter_rows
+from report.log import parameter_rows, rows_of
 from report.page import write_page
 from report.records import Comparison, Contents, LookedAt, Matrix, Measured, paired
-from report.results import strip_of
+from report.results import middle_view, strip_of
+from support.files import hash_of
 from tables.costs import count_costs
 from tables.printed import differing, printed_for
 
@@ -45,14 +45,10 @@ class Evaluated:
 
 
 def sha256_of(path):
-    """SHA-256 of a file, "" where there is none."""
+    """SHA-256 of a file in hexadecimal, "" where there is none."""
     if path is None or not Path(path).is_file():
         return ""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2 ** 20):        # a file of weights need not fit in memory twice
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_of(path).hexdigest()
 
 
 def measured(one):
@@ -61,7 +57,7 @@ def measured(one):
     history = []
     config = one.config or {}
     if one.checkpoint is not None:
-        history = Log(Path(one.checkpoint).parent, active=False).rows("step", "epoch")
+        history = rows_of(Path(one.checkpoint).parent, "step", "epoch")
     if not config:
         config = dataclasses.asdict(one.model.config)
     return Measured(name=one.name, about=one.about, labels=list(one.dataset.labels),
@@ -70,15 +66,6 @@ def measured(one):
 
 
 # ---- What was looked at --------------------------------------------------------------------------
-
-def middle_view(item, device):
-    """The middle view of a clip as a batch of one: frames, keypoints, scores, label."""
-    middle = len(item["frames"]) // 2
-    batch = {"label": item["label"][None].to(device)}
-    for name in ("frames", "keypoints", "scores"):
-        batch[name] = item[name][middle][None].to(device)
-    return batch
-
 
 def matrix_of(model, features, text, label, name):
     """The frames x words matrix of one clip and one label, and the similarity made of it.
@@ -111,7 +98,8 @@ def look_at(one, prediction, text, device):
     true = labels[prediction["label"]]
     answer = labels[prediction["predicted"]]
     # What each similarity would have said alone shows which of them was misled.
-    strip = strip_of(model, one.dataset, prediction["index"], true, true == answer, device)
+    item = one.dataset[prediction["index"]]
+    strip = strip_of(model, item, one.dataset.joints, true, true == answer, device)
     alone = {}
     for name, label in prediction["alone"].items():
         alone[name] = labels[label]
@@ -123,7 +111,7 @@ def look_at(one, prediction, text, device):
     shown = dict.fromkeys([prediction["predicted"], prediction["label"]])
     if text is None or not (shows_words(model) or hasattr(model, "saliency")):
         return looked
-    features = model(middle_view(one.dataset[prediction["index"]], device))
+    features = model({name: x.to(device) for name, x in middle_view(item).items()})
     for label in shown:
         if shows_words(model):
             looked.matrices.append(matrix_of(model, features, text, label, labels[label]))
@@ -154,7 +142,8 @@ def add_rival(looked, prediction, rival, device):
     if theirs["broken"]:
         return
     looked.rival_answer = rival.dataset.labels[theirs["predicted"]]
-    strip = strip_of(rival.model, rival.dataset, prediction["index"], "", None, device)
+    item = rival.dataset[prediction["index"]]
+    strip = strip_of(rival.model, item, rival.dataset.joints, "", None, device)
     looked.rivals.append((rival.name, strip))
 
 

@@ -21,6 +21,23 @@ from torch import nn
 from support.files import atomic
 
 
+def rows_of(folder, *kinds):
+    """The rows of these kinds ("step", "epoch", "test") in a run's metrics.jsonl, a list of dicts.
+
+    Empty where there is no such file. The half line that a kill can leave is no row.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and row.get("kind") in kinds:
+                rows.append(row)
+    return rows
+
+
 class Log:
     """Lines to the screen and log.txt; rows of figures to metrics.jsonl and TensorBoard.
 
@@ -76,17 +93,8 @@ class Log:
             self.board.flush()
 
     def rows(self, *kinds):
-        """The rows of these kinds so far; the half line that a kill can leave is no row."""
-        path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        rows = []
-        for line in path.read_text("utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict) and row.get("kind") in kinds:
-                    rows.append(row)
-        return rows
+        """The rows of these kinds so far, see `rows_of`."""
+        return rows_of(self.folder, *kinds)
 
     def rewind(self, step, epoch):
         """Forget rows from beyond this step and epoch: a run that goes on writes them again."""

@@ -11,11 +11,11 @@ row_of     | JSON of an evaluation -> a row, or what is missing  | test_what_is_
 add_row    | a row more in the page                              | test_a_row_is_added_once
 facts_of   | what `eval.py` writes into the JSON for this        | test_record_of_a_run
 """
-import hashlib
 import json
 from pathlib import Path
 
-from support.files import atomic
+from report.log import rows_of
+from support.files import atomic, hash_of
 
 # Column of the table -> its name in the JSON, or in what the command line says.
 FIELDS = {
@@ -40,31 +40,19 @@ FIELDS = {
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 
 
-def sha256_of(path):
-    """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def hours_of(folder):
     """Hours that a run has trained, by its metrics.jsonl; None where there is none.
 
     A row of kind "step" tells the mean seconds of a step since the row before it; measuring after
     the epochs is not counted.
     """
-    log = Path(folder) / "metrics.jsonl"
-    if not log.exists():
+    if not (Path(folder) / "metrics.jsonl").exists():
         return None
     seconds = 0.0
     done = 0
-    for line in log.read_text("utf-8").splitlines():
-        row = json.loads(line)
-        if row.get("kind") == "step":
-            seconds += (row["step"] - done) * (row["data_s"] + row["step_s"])
-            done = row["step"]
+    for row in rows_of(folder, "step"):
+        seconds += (row["step"] - done) * (row["data_s"] + row["step_s"])
+        done = row["step"]
     return seconds / 3600
 
 
@@ -79,7 +67,7 @@ def facts_of(path, saved, variant):
         "frames": f"{config['video_frames']} of {config['pose_frames']}",
         "seed": config["seed"],
         "commit": saved["versions"].get("commit", ""),
-        "sha256": sha256_of(path),
+        "sha256": hash_of(path).hexdigest(),
         "hours": hours_of(path.parent),
     }
     about = path.with_name("config.json")

@@ -20,32 +20,37 @@ from support.files import atomic
 from support.sampling import video_frame_index
 
 
-@torch.no_grad()
-def strip_of(model, dataset, index, said, right, device):
-    """Clip `index` of a data set as `report.draw.draw_strip` wants it, in its middle view.
+def middle_view(item):
+    """The middle view of an item of a data set in evaluation mode, as a batch of one, on the CPU.
 
-    said: the line above the pictures. right: whether the answer was, None where nobody knows.
-    Returns a dict: frames uint8 (Tv, S, S, 3); keypoints (Tv, J, 2) in [-1, 1] and scores (Tv, J)
-    at the video frames; maps, name -> (Tv, N), empty for models that have none.
+    Such an item has R crops; with three, the second is the centre of the frame.
     """
-    # An item in evaluation mode has R crops; with three, the second is the centre of the frame.
-    item = dataset[index]
     middle = len(item["frames"]) // 2
-    view = {}
+    view = {"label": item["label"][None]}
     for name in ("frames", "keypoints", "scores"):
-        view[name] = item[name][middle][None]     # a batch of one
+        view[name] = item[name][middle][None]
+    return view
 
+
+@torch.no_grad()
+def strip_of(model, item, joints, said, right, device):
+    """An item of a data set as `report.draw.draw_strip` wants it, in its middle view.
+
+    joints: J names. said: the line above the pictures. right: whether the answer was, None where
+    nobody knows. Returns a dict: frames uint8 (Tv, S, S, 3); keypoints (Tv, J, 2) in [-1, 1] and
+    scores (Tv, J) at the video frames; maps, name -> (Tv, N), empty for models that have none.
+    """
+    view = middle_view(item)
     maps = {}
     if hasattr(model, "attention_maps") and model.config.video:
         batch = {name: x.to(device) for name, x in view.items()}
-        batch["label"] = item["label"][None].to(device)
         for name, x in model.attention_maps(batch).items():
             maps[name] = x[0].float().cpu().numpy()
 
     T = view["keypoints"].shape[1]
     Tv = view["frames"].shape[1]
     seen = video_frame_index(T, Tv)
-    return {"said": said, "right": right, "joints": dataset.joints,
+    return {"said": said, "right": right, "joints": joints,
             "frames": view["frames"][0].permute(0, 2, 3, 1).numpy(),
             "keypoints": view["keypoints"][0, seen].numpy(),
             "scores": view["scores"][0, seen].numpy(),
@@ -84,7 +89,8 @@ def draw_strips(model, dataset, predictions, folder, device, classes):
         for right, p in examples_of(label, predictions):
             answer = "" if right else f", taken for: {dataset.labels[p['predicted']]}"
             said = f"{p['id']}: {text}{answer} ({100 * p['probability']:.0f} %)"
-            clips.append(strip_of(model, dataset, p["index"], said, right, device))
+            item = dataset[p["index"]]
+            clips.append(strip_of(model, item, dataset.joints, said, right, device))
         if clips:
             draw_strip(clips, Path(folder) / file_name(label, text))
             written += 1

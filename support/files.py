@@ -1,11 +1,15 @@
 """Files on disk: written whole or not at all, locked while somebody works on them, and no bombs.
 
-here        | what it promises                                     | tests
-atomic      | a file has its name only when it is complete         | test_support.py: test_atomic_*
-lock        | one process at a time, and the next one learns which | test_support.py: test_lock_*
-zip_bomb    | what a zip unpacks to is known before it is unpacked | test_clip_weights.py: test_a_*
-tensor_bomb | tensors claim no more than their file holds          | test_clip_weights.py: test_t*
+here         | what it promises                                     | tests
+atomic       | a file has its name only when it is complete         | test_support.py: test_atomic_*
+lock         | one process at a time, and the next one learns which | test_support.py: test_lock_*
+set_aside    | a run that is begun again is kept                    | test_train.py: test_changed_*
+hash_of      | SHA-256 of a file, read block by block               | test_evidence.py
+cache_folder | where downloads are kept                             | test_clip_weights.py
+zip_bomb     | what a zip unpacks to, before it is unpacked         | test_clip_weights.py: test_a_*
+tensor_bomb  | tensors claim no more than their file holds          | test_clip_weights.py: test_t*
 """
+import hashlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +77,48 @@ def lock(path, about):
     return file
 
 
+def set_aside(folder, names):
+    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost.
+
+    names: files of which one at least makes it a run's; a folder without them is left alone.
+    """
+    if not any((folder / name).exists() for name in names):
+        return
+    target = folder.with_name(f"{folder.name}.before-fresh")
+    number = 2
+    while target.exists():
+        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
+        number += 1
+    folder.rename(target)
+    print(f"note: --fresh: the run that was in {folder} is kept in {target}")
+
+
+# ---- Hashes and downloads ------------------------------------------------------------------------
+
+BLOCK = 1 << 20                                   # bytes that are read at a time
+
+
+def hash_of(path):
+    """SHA-256 of a file's bytes, as an object of hashlib, which can take further bytes.
+
+    Read block by block: a file of weights need not fit in memory.
+    """
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest
+
+
+def cache_folder():
+    """Where downloads are kept: $PEVL_CACHE, else $XDG_CACHE_HOME/pevl, else ~/.cache/pevl."""
+    own = os.environ.get("PEVL_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(shared).expanduser() / "pevl"
+
+
 # ---- Bombs ---------------------------------------------------------------------------------------
 
 # What a file of weights may unpack to. PyTorch stores numbers as they are, so an honest file
@@ -111,19 +157,3 @@ def tensor_bomb(tensors, most):
     if claimed > most:
         return f"its tensors claim {claimed} bytes, and files of its size hold at most {most}"
     return ""
-
-
-def set_aside(folder, names):
-    """Rename a run's folder to `<folder>.before-fresh` (or `-2`, ...), so that nothing is lost.
-
-    names: files of which one at least makes it a run's; a folder without them is left alone.
-    """
-    if not any((folder / name).exists() for name in names):
-        return
-    target = folder.with_name(f"{folder.name}.before-fresh")
-    number = 2
-    while target.exists():
-        target = folder.with_name(f"{folder.name}.before-fresh-{number}")
-        number += 1
-    folder.rename(target)
-    print(f"note: --fresh: the run that was in {folder} is kept in {target}")

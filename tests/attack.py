@@ -31,7 +31,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 import zipfile
@@ -48,8 +47,8 @@ import pose
 import train
 import trees
 from clip_model import load_clip
-from published import hrnet, pose_files
-from runs import SMALL, configs, outcome, words
+from published import annotations, hrnet
+from runs import outcome, words
 from support.checkpoints import read_checkpoint
 from support.video import BROKEN, decode
 from systems.config import PeVLConfig
@@ -467,7 +466,7 @@ def video_case(way, cfg, path, a_run):
     if way == "decode":
         return lambda: call(lambda: decode(path, all_frames, native), [], says_all=False)
     if way == "span":
-        span = data.Clip("clip", str(path), 0, start=0.1, end=0.3)
+        span = annotations.Clip("clip", str(path), 0, start=0.1, end=0.3)
         return lambda: call(lambda: decode(path, all_frames, native, span), [], says_all=False)
     if way == "clips":
         return lambda: call(items, ["clip"], says_all=True)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 import data
 import train
-from data import Clip, Clips, DataConfig
+from data import Clips, DataConfig
+from published.annotations import Clip
 from eval import evaluate
 from report.text import summary
 from pose import JOINT_SETS, read_pose, write_pose

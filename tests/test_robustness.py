@@ -155,7 +155,8 @@ def test_children_of_a_command_do_not_look_into_the_current_folder(tmp_path):
 @pytest.mark.parametrize("script", ["train.py", "pose.py"])
 def test_ctrl_c_during_the_start(script):
     """While PyTorch is imported, which takes seconds: one line and 130. (A slow torch stands in, so that the moment is sure.)"""
-    code = ("import os, runpy, signal, sys, types\nfinder = types.SimpleNamespace(find_spec=lambda name, *_: name == 'torch' and "
+    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
+    code = ("import os, runpy, signal, sys, types\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfinder = types.SimpleNamespace(find_spec=lambda name, *_: name == 'torch' and "
             f"os.kill(os.getpid(), signal.SIGINT) or None)\nsys.meta_path.insert(0, finder)\nsys.path.insert(0, {str(ROOT)!r})\n"
             f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

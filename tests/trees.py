@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import data
-from data import Clip, Clips, DataConfig
+from data import Clips, DataConfig
+from published.annotations import Clip
 from pose import JOINT_SETS, write_pose
 
 COCO = JOINT_SETS["coco17"].names

@@ -29,7 +29,7 @@ import train
 from eval import as_json
 from report.beside import lab_page
 from report.draw import draw_bars
-from report.log import Log
+from report.log import rows_of
 from report.records import LabRow
 from support.checks import unknown_name
 from support.commands import run_command
@@ -55,7 +55,7 @@ def finished(out, configs):
     with suppress(OSError, ValueError, KeyError):
         had = json.loads((out / "config.json").read_text())["config"]
         same = all(had[name] == value for name, value in wanted.items() if name not in train.FREE)
-        tests = Log(out, active=False).rows("test")
+        tests = rows_of(out, "test")
         if same and tests:
             return tests[-1]
     return None
