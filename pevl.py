@@ -82,7 +82,7 @@ from support.checks import check_shape
 from systems.base import ActionModel, distinct_labels, inverse_tau
 from systems.heatmaps import HeatmapTokens
 from systems.readings import group_pixels, log_masked
-from systems.starts import sinusoids, start_as_mean, start_from_block, zero_linear
+from systems.initialisation import sinusoids, start_as_mean, start_from_block, zero_linear
 
 
 # ---- Small tools ---------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ from support.signals import Signals, Stopped, held_signals, quiet_worker
 from systems.config import PeVLConfig
 from systems.refusals import refuse_blind_towers, refuse_too_much
 from systems.registry import build_model
-from systems.start import start_from
+from systems.transfer import start_from
 from tables.fit import fitted, reasons
 from tables.rows import ROWS, presets, row_flags
 

@@ -9,13 +9,13 @@ data set, backbone and frames:
                               are used, and transformer.resblocks.0 to .5, by CLIP's names
     optimizer_state_dict, epoch    not read here
 
-here      | what it does                                 | tests/test_start.py
+here      | what it does                                 | tests/test_transfer.py
 is_bike   | tells such a file from others, without it    | test_is_bike_by_its_names
           | being loaded                                 |
 read_bike | file -> the tensors of CLIP and of the       | test_bike_starts_both_towers_...
           | transformer, by the file's own names         |
 
-Nothing here knows how ViLP is built: systems/start.py says which tensor goes where.
+Nothing here knows how ViLP is built: systems/transfer.py says which tensor goes where.
 """
 import zipfile
 from pathlib import Path

@@ -21,7 +21,7 @@ from data import persons_in
 from pevl import cosine, frame_word_similarity
 from report.log import parameter_rows, rows_of
 from report.page import write_page
-from report.records import Comparison, Contents, LookedAt, Matrix, Measured, paired
+from report.contents import Comparison, Contents, LookedAt, Matrix, Measured, paired
 from report.results import middle_view, strip_of
 from support.files import hash_of
 from tables.costs import count_costs

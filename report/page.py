@@ -1,9 +1,9 @@
 """The page: what an evaluation found, as one HTML file that opens anywhere.
 
-No model is known here: `report/evidence.py` asks the model and fills `report/records.py`, this file
-says it in the order in which a reader asks. How good is it, and how sure is that? Which labels are
-confused, which are hard? What did it look at when it was wrong, and when it was right? How was it
-trained, with what, at what cost? A section is a function from records to HTML.
+No model is known here: `report/evidence.py` asks the model and fills `report/contents.py`, this
+file says it in the order in which a reader asks. How good is it, and how sure is that? Which labels
+are confused, which are hard? What did it look at when it was wrong, and when it was right? How was
+it trained, with what, at what cost? A section is a function from records to HTML.
 
 question                          | here                     | tests/test_page.py
 how good, how sure, the paper's   | `headline`               | test_headline_*

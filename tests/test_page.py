@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pose import JOINT_SETS
-from report import beside, confusion, markup, page, records, wording
+from report import beside, confusion, contents as records, markup, page, wording
 from report.figures import film, heat_map
-from report.records import paired
+from report.contents import paired
 from report.style import STYLE
 from strategies import drawn
 from support.person import PersonFacts

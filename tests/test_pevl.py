@@ -16,7 +16,7 @@ from clip_model import BACKBONES, CLIP, CLIPConfig, CLIP_MEAN, CLIP_STD
 from pevl import (P2V, V2P, Adapter, frame_word_similarity, nt_xent, patch_weight, predict,
                   semantic_guided_loss, semantic_weights, text_discrepancy)
 from strategies import published_aim, randn, seeds, sizes
-from systems import base, readings, starts, vilp
+from systems import base, initialisation, readings, vilp
 from systems.config import PeVLConfig
 from systems.registry import build_model
 from systems.vilp import pose_guided_concept_spotting as p_vcs
@@ -82,7 +82,7 @@ def close(a, b, tol=1e-9):
     torch.testing.assert_close(a, b, rtol=tol, atol=tol)
 
 
-@pytest.mark.parametrize("module", [pevl, base, readings, starts, vilp],
+@pytest.mark.parametrize("module", [pevl, base, initialisation, readings, vilp],
                          ids=lambda module: module.__name__)
 def test_worked_examples_come_out_as_printed(module):
     """The small numbers in the docstrings of Eqs. (1) to (7) and of ViLP's gate."""
@@ -334,8 +334,8 @@ def test_refinement_asks_from_the_first_step_as_the_last_block_does():
     torch.manual_seed(0)
     model, z = model_of(), torch.randn(2, 2, 5, 16)
     block = stir(CLIP(SMALL)).visual.transformer.resblocks[-1]
-    starts.start_from_block(model.p2v, block)
-    starts.start_from_block(model.v2p, block)
+    initialisation.start_from_block(model.p2v, block)
+    initialisation.start_from_block(model.v2p, block)
     no_class = torch.ones(5, 5, dtype=torch.bool)
     no_class[:, 0] = False
     want = block.attn(block.ln_1(z), no_class, need_weights=True)[1][..., 1:]

@@ -30,7 +30,7 @@ from eval import as_json
 from report.beside import lab_page
 from report.draw import draw_bars
 from report.log import rows_of
-from report.records import LabRow
+from report.contents import LabRow
 from support.checks import unknown_name
 from support.commands import run_command
 from support.files import atomic

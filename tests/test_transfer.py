@@ -16,7 +16,7 @@ from pevl import text_discrepancy
 from published.bike import is_bike, read_bike
 from runs import configs
 from support.checkpoints import read_checkpoint
-from systems import start
+from systems import transfer
 from systems.config import PeVLConfig
 from systems.registry import build_model
 
@@ -102,7 +102,7 @@ def test_init_of_another_number_of_labels(first):
     saved = read_checkpoint(first(model="aim") / "last.pt")
     config = rebuild(saved).config
     model = build_model(config, load_trunk(config), TEXTS, 17)
-    start.start_from(first(model="aim") / "last.pt", model, TEXTS, saved["clip"])
+    transfer.start_from(first(model="aim") / "last.pt", model, TEXTS, saved["clip"])
     assert model.head.weight.shape[0] == 3
     assert torch.equal(model.video.blocks[0].spatial_adapter.up.weight,
                        saved["model"]["video.blocks.0.spatial_adapter.up.weight"])
@@ -236,7 +236,7 @@ def test_bike_starts_both_towers_and_the_transformer(tmp_path, parallel, zipped)
     torch.save(saved, tmp_path / "k400.pt", _use_new_zipfile_serialization=zipped)
     model = vilp_model()
     text = {name: p.clone() for name, p in model.clip.named_parameters() if not name.startswith("visual.")}
-    said = start.start_from(tmp_path / "k400.pt", model, TEXTS, "any hash")
+    said = transfer.start_from(tmp_path / "k400.pt", model, TEXTS, "any hash")
 
     clip, fusion = content["model_state_dict"], content["fusion_model_state_dict"]
     for name, p in model.clip.visual.named_parameters():
@@ -257,17 +257,17 @@ def test_bike_says_whose_texts_there_are(tmp_path):
     content, model = bike_content(), vilp_model()
     own = {name: x for name, x in model.clip.state_dict().items() if not name.startswith("visual.")}
     torch.save(content | {"model_state_dict": content["model_state_dict"] | own}, tmp_path / "same.pt")
-    assert "its text tower is the CLIP's here" in start.start_of_vilp(tmp_path / "same.pt", model)
+    assert "its text tower is the CLIP's here" in transfer.start_of_vilp(tmp_path / "same.pt", model)
 
     torch.save(content, tmp_path / "k400.pt")
     model = vilp_model(tune="all")
-    assert "its text tower too" in start.start_of_vilp(tmp_path / "k400.pt", model)
+    assert "its text tower too" in transfer.start_of_vilp(tmp_path / "k400.pt", model)
     assert torch.equal(model.clip.text_projection, content["model_state_dict"]["text_projection"])
-    assert "the linear head starts anew" in start.start_of_vilp(tmp_path / "k400.pt", vilp_model(text=False))
+    assert "the linear head starts anew" in transfer.start_of_vilp(tmp_path / "k400.pt", vilp_model(text=False))
 
     model = vilp_model(video=False)                             # poses alone: the tower of frames is not ours to move
     before = model.clip.visual.proj.clone()
-    start.start_of_vilp(tmp_path / "k400.pt", model)
+    transfer.start_of_vilp(tmp_path / "k400.pt", model)
     assert torch.equal(model.clip.visual.proj, before)
     assert torch.equal(model.pose.proj, content["model_state_dict"]["visual.proj"])
 
@@ -290,7 +290,7 @@ def test_bike_is_read_strictly(tmp_path, part, name, change, message):
     model = vilp_model()
     before = {name: p.clone() for name, p in model.named_parameters()}
     with pytest.raises(ValueError, match=f"no checkpoint of BIKE for this backbone: .*{message}"):
-        start.start_of_vilp(tmp_path / "k400.pt", model)
+        transfer.start_of_vilp(tmp_path / "k400.pt", model)
     assert not differing(dict(model.named_parameters()), before)
 
 
@@ -299,7 +299,7 @@ def test_bike_is_for_vilp(tree, first, tmp_path):
     with pytest.raises(ValueError, match="is a checkpoint of BIKE, and this is --model pevl. Expected --model vilp"):
         started(tree, tmp_path / "run", tmp_path / "k400.pt")
     with pytest.raises(ValueError, match="positions for 32 frames, and --video-frames is 64"):
-        start.start_from(tmp_path / "k400.pt", vilp_model(video_frames=64, pose_frames=64), TEXTS, "")
+        transfer.start_from(tmp_path / "k400.pt", vilp_model(video_frames=64, pose_frames=64), TEXTS, "")
 
 
 def test_bike_through_the_command(tree, tmp_path):

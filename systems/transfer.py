@@ -4,7 +4,7 @@ The weights of another run, on whatever labels it was trained, or a checkpoint o
 ViLP's authors start. Every tensor is accounted for: what has another name or shape is an error that
 names it, and nothing is copied before all fit.
 
-here           | what it does                                   | tests/test_start.py
+here           | what it does                                   | tests/test_transfer.py
 start_from     | file -> weights of the model, a line for the   | test_init_*
                | log                                            |
 start_from_run | a run of ours                                  | test_init_from_another_label_set
