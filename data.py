@@ -296,6 +296,10 @@ class DataConfig:
         root = Path(self.root or f"data/{self.data}")
         return root.parent if root.suffix == ".csv" else root
 
+    def text_of(self, label):
+        """The text that CLIP reads for a label: the prompt around it (Sec. 3.1)."""
+        return (self.prompt or self.entry.prompt).replace("{}", label)
+
     def own_split(self, split):
         """train, val or test -> what the data set calls the split that plays this part."""
         if split not in ALL_THREE:
@@ -548,7 +552,7 @@ class Clips(torch.utils.data.Dataset):
         if split == "val" and self.split == cfg.own_split("test"):
             print(f"note: {cfg.data} has no third split; {self.split} serves for validation too.")
         self._read_index()
-        self.texts = [self._prompt(label) for label in self.labels]
+        self.texts = [self.cfg.text_of(label) for label in self.labels]
         self.flip = self._may_mirror()
         self.joints = self._first_joints()
         self.flip_index = joint_set(self.joints).flip_index
@@ -570,10 +574,6 @@ class Clips(torch.utils.data.Dataset):
             cfg = self.cfg
             raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected one "
                              f"or more. Run `python data.py check {cfg.data} --root {cfg.folder}`.")
-
-    def _prompt(self, label):
-        """The text that CLIP reads for a label (Sec. 3.1)."""
-        return (self.cfg.prompt or self.cfg.entry.prompt).replace("{}", label)
 
     def _may_mirror(self):
         """True where half of the clips are mirrored: in training, unless labels tell sides."""

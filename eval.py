@@ -63,7 +63,7 @@ from support.settings import Range, build_configs, check_fields
 from support.signals import held_signals, quiet_worker
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
-from systems.views import average_views, clip_features, clip_logits
+from systems.views import average_views, clip_features, clip_logits, mean_features
 from tables.rows import ROWS, find_row, preset_of
 
 
@@ -230,8 +230,7 @@ def rename_labels(dataset, texts):
                          f"{len(dataset.labels)}. Expected a text for each, in the data set's "
                          "order. Give as many.")
     dataset.labels = texts
-    prompt = dataset.cfg.prompt or dataset.cfg.entry.prompt
-    dataset.texts = [prompt.replace("{}", text) for text in texts]
+    dataset.texts = [dataset.cfg.text_of(text) for text in texts]
 
 
 def adopt_labels(model, dataset, saved, texts):
@@ -382,10 +381,8 @@ def keep_features(rows, features, views):
 
     features: the model's, (B * R, ...) each. What Eq. (3) alone reads is left out.
     """
-    for name, x in features.items():
-        if name == "label" or name.endswith("_before"):
-            continue
-        mean = x.float().unflatten(0, (-1, views)).mean(1).cpu().numpy()    # (B, ...)
+    for name, x in mean_features(features, views).items():
+        mean = x.numpy()                                                    # (B, ...)
         for b, row in enumerate(rows):
             own = np.full_like(mean[b], np.nan) if row["broken"] else mean[b]
             row.setdefault("features", {})[name] = own

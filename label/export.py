@@ -22,6 +22,7 @@ from torch import nn
 
 from support.files import atomic
 from support.packages import optional_package
+from systems.views import answering
 
 PACKAGES = "onnx onnxruntime onnxscript"
 
@@ -49,7 +50,7 @@ class ClipTowers(nn.Module):
         label = torch.zeros(frames.shape[0], dtype=torch.long)
         features = self.model({"frames": frames, "keypoints": keypoints, "scores": scores,
                                "label": label})
-        read = [name for name in features if name != "label" and not name.endswith("_before")]
+        read = answering(features)
         self.names = [f"{name}_features" if name in self.INPUTS else name for name in read]
         return tuple(features[name] for name in read)
 

@@ -29,7 +29,7 @@ from label.poses import pose_of
 from pevl import text_discrepancy
 from support.person import PersonFacts, person_facts
 from systems.base import inverse_tau
-from systems.views import average_views, clip_features, clip_logits
+from systems.views import average_views, clip_features, clip_logits, mean_features
 
 
 # How much farther than trained labels are apart a text may be before it is told. Ours.
@@ -87,8 +87,7 @@ class Labeller:
 
     def prompts(self, labels):
         """Labels -> the texts that the model reads (Sec. 3.1), with the prompt of training."""
-        prompt = self.data_cfg.prompt or self.data_cfg.entry.prompt
-        return [prompt.replace("{}", label) for label in labels]
+        return [self.data_cfg.text_of(label) for label in labels]
 
     def set_labels(self, labels):
         """Answer with other labels than those of training: a list of texts.
@@ -252,9 +251,8 @@ class Labeller:
         dataset, _, _ = self.open(video, [(start, end)], pose, views, extractor)
         found = clip_features(self.model, self.item(dataset, 0), self.device)
         features = {}
-        for name, x in found.items():
-            if name != "label" and not name.endswith("_before"):
-                features[name] = x.float().mean(0).cpu().numpy()
+        for name, x in mean_features(found, views).items():
+            features[name] = x[0].numpy()
         if "pose_frames" in features:
             features["frames"] = features.pop("pose_frames")
 

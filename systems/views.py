@@ -9,8 +9,6 @@ B clips, R views, K classes.
 """
 import math
 
-AVERAGES = ("similarities", "probabilities")
-
 
 def clip_features(model, batch, device):
     """A batch of clips with R views each -> the model's features, a dict of tensors (B * R, ...).
@@ -33,6 +31,26 @@ def clip_logits(model, features, text):
     """
     logits = model.class_logits(features, text)
     return {name: x.float().cpu() for name, x in logits.items()}
+
+
+def answering(features):
+    """The names among a model's features that its answer is made of, a list in their order.
+
+    Left out are the label and what Eq. (3) alone compares, `video_before` and `pose_before`.
+    """
+    return [name for name in features if name != "label" and not name.endswith("_before")]
+
+
+def mean_features(features, views):
+    """Features of (B * R, ...) views -> name -> the mean over a clip's views, (B, ...), float32.
+
+    Of those that the answer is made of, on the CPU.
+    """
+    means = {}
+    for name in answering(features):
+        by_clip = features[name].float().unflatten(0, (-1, views))         # (B, R, ...)
+        means[name] = by_clip.mean(1).cpu()
+    return means
 
 
 def average_views(logits, views, average="similarities"):

@@ -6,7 +6,7 @@ from torch import nn
 import clip_model
 from clip_model import CLIP, CLIPConfig
 from expected import cases
-from spec import close, f64, fill, gradients_are_right, holds, randn, worked_example_holds
+from spec import close, fill, gradients_are_right, randn, worked_example_holds
 
 pytestmark = pytest.mark.clip
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from expected import cases
-from spec import close, f64, gradients_are_right, holds, randn, worked_example_holds
+from spec import close, f64, gradients_are_right, randn, worked_example_holds
 from systems import vilp
 
 pytestmark = pytest.mark.vilp
