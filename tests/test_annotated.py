@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = annotated.PAGE.read_text("utf-8")
 PICTURE = re.compile(r'src="data:image/png;base64,([^"]*)" alt="([^"]*)" width="(\d+)" height="(\d+)"')
 LETTERS = {
-    "toy": dict(B=3, T=32, Tv=4, N=64, Nv=65, J=17, W=27, d=96, e=64, h=4, c=24, S=80, nq=1, grid=8),
+    "toy": dict(B=3, T=16, Tv=4, N=64, Nv=65, J=17, W=27, d=96, e=64, h=4, c=24, S=80, nq=1, grid=8),
     "vit": dict(B=3, T=48, Tv=16, N=196, Nv=197, J=17, W=22, d=768, e=512, h=12, c=64, S=224, nq=1, grid=14),
 }
 

@@ -605,7 +605,7 @@ def test_tiny(monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "random weights" in out and "interpolated: 80 -> 40 px" in out
     assert torch.equal(first.visual.proj, second.visual.proj) and second.visual.grid == 4
-    assert sum(p.numel() for p in first.parameters()) < 600_000
+    assert sum(p.numel() for p in first.parameters()) < 700_000
     half = {k: v.half() for k, v in first.state_dict().items()}
     torch.save(half, tmp_path / "tiny-clip.pt")
     assert equal(load_clip("tiny"), {k: v.float() for k, v in half.items()})

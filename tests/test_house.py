@@ -8,7 +8,7 @@ HERE = Path(__file__).resolve().parent.parent
 STEPS = [
     ["support"],
     ["published"],
-    ["toy.divers", "toy.picture", "toy.captions", "toy.tree", "toy.presets"],
+    ["toy.divers", "toy.picture", "toy.captions", "toy.tree", "toy.show", "toy.presets"],
     ["clip_model", "pose"],
     ["report.draw", "report.text", "report.log", "report.timeline", "report.metrics",
      "report.record", "report.style", "report.markup", "report.wording", "report.figures",
@@ -25,7 +25,7 @@ STEPS = [
     ["tables.fit"],
     ["eval"],
     ["train", "hubconf"],
-    ["toy.stills", "toy.lab"],
+    ["toy.stills", "toy.lab", "toy.alignment"],
     ["classroom"],
 ]
 # Optional or costly packages, which are imported where they are used.

@@ -11,6 +11,28 @@ from tables.rows import ROWS
 from toy import lab
 
 
+def test_claims_are_the_papers():
+    """Every claim is a difference that the paper prints, between rows of its table."""
+    for table, pairs in lab.CLAIMS.items():
+        for better, worse in pairs:
+            high, low = (ROWS[f"{table}/{name}"].top1 for name in (better, worse))
+            assert high > low, f"{table}: {better} is printed with {high}, {worse} with {low}"
+    assert set(lab.CLAIMS) == {f"table{k}" for k in range(4, 10)}
+
+
+@pytest.mark.parametrize("high, low, verdict", [
+    ([90, 92, 94], [80, 82, 84], "+10.0 ± 1.6, holds"),       # errors 2 / sqrt(3) each
+    ([90, 92, 94], [89, 91, 93], "+1.0 ± 1.6, not told apart"),
+    ([80, 82, 84], [90, 92, 94], "-10.0 ± 1.6, the reverse"),
+    ([90], [80], "+10.0, as in the paper; one seed has no error"),
+    ([80], [90], "-10.0, not as in the paper; one seed has no error"),
+])
+def test_claims_hold_beyond_two_standard_errors(high, low, verdict):
+    results = [lab.Result("pevl", "", 91.9, high), lab.Result("no-p2v", "", 91.1, low)]
+    assert lab.judge(results, "pevl", "no-p2v") == f"`pevl` above `no-p2v` (paper +0.8): {verdict}"
+    assert lab.judge(results, "pevl", "no-v2p") == "", "a row without runs has no verdict"
+
+
 def test_lab(tree, tmp_path, monkeypatch, capsys):
     """A table's rows x seeds are trained once each, a model that two tables share included; a lab
     that was cut goes on; the figures written are those of the runs' own test rows."""
@@ -34,6 +56,7 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     assert lab.main(command) == 0 and trained == [("table9/heatmap", 1), ("table7/p", 1)]
     out = capsys.readouterr().out
     assert "run 3 of 4" in out and "Order of the paper: coordinates > heatmap" in out
+    assert "`coordinates` above `heatmap` (paper +2.5): " in out
     with open(tmp_path / "lab" / "table9.csv", newline="") as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
     assert rows.keys() == {"heatmap", "coordinates"} and rows["heatmap"]["paper"] == "80.1"
@@ -43,6 +66,7 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
                 if json.loads(line)["kind"] == "test"]
         assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
         assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
+        assert float(rows[name]["error"]) == pytest.approx(abs(tops[0] - tops[1]) / 2)
     assert (tmp_path / "lab" / "table9.png").stat().st_size > 1000
     page = (tmp_path / "lab" / "table9.html").read_text(encoding="utf-8")      # each seed leads to its run's page
     links = re.findall(r'href="([^"#]+)">([^<]+)</a>', page)

@@ -5,6 +5,7 @@ which picture. A still is a frame of a performance that is in no clip: the bench
 
 here           | what it is                                              | tests/test_toy.py
 toy_still      | a picture and its attributes, from one integer          | test_what_a_still_shows_*
+toy_parts      | where parts of the body are in the picture              | test_parts_*
 toy_vector     | the attributes as numbers                               | test_captions_*
 toy_captions   | a caption, and which attributes it mentions             | test_captions_*
 toy_paraphrase | facts of a label in two wordings, without a picture     | test_paraphrases_*
@@ -15,14 +16,18 @@ An attribute whose value is "" cannot be told from the picture, and no caption m
 import numpy as np
 
 from toy.divers import (
+    BROW,
     COLOURS,
     ELBOWS,
+    FINGERS,
     HEIGHT,
     HIPS,
     SHOULDERS,
+    SKULL,
     STILL,
     STILLS,
-    TOY_CLASSES,
+    WIDTH,
+    WRISTS,
     Dive,
     generator,
 )
@@ -48,10 +53,10 @@ def same_for_all(words, *patterns):
 # are those that a label is made of, in its order.
 TOY_PHRASES = {
     "takeoff": same_for_all(
-        ("forward", "back", "reverse", "inward"), "{}", "{} take-off", "{} dive"),
+        ("forward", "back", "reverse", "inward"), "{}", "{} take-off", "{} start"),
     "somersaults": {
+        "0.5": ("dive", "half a somersault"),
         "1.5": ("1.5 somersaults",),
-        "2.5": ("2.5 somersaults",),
     },
     "twists": {
         "0": ("no twist", "without twist"),
@@ -63,10 +68,15 @@ TOY_PHRASES = {
         "pike": ("pike position", "pike", "a piked diver", "bent hips and straight legs"),
         "free": ("free position", "free", "a straight diver", "a long body"),
     },
+    "thing": same_for_all(
+        ("balls", "hoops", "ribbons", "clubs"), "{}", "holding {}", "{} in the hands"),
+    "facing": {
+        "water": ("facing the water", "looking at the water"),
+        "board": ("facing the board", "back to the water"),
+    },
     "apparatus": {
-        "springboard": (
-            "springboard", "a springboard", "a thin springboard", "springboard in sight"),
-        "platform": ("platform", "a platform", "a thick platform", "platform in sight"),
+        "springboard": ("a springboard", "a thin springboard", "springboard in sight"),
+        "platform": ("a platform", "a thick platform", "platform in sight"),
         "none": ("nothing to jump from", "no board in sight"),
     },
     "stage": {
@@ -84,7 +94,10 @@ TOY_PHRASES = {
         "up": ("arms up", "arms over the head"),
         "down": ("arms down", "arms at the sides"),
     },
-    "suit": same_for_all(COLOURS, "{} suit", "a diver in {}", "dressed in {}"),
+    "gaze": {
+        "up": ("looking up", "face up"),
+        "down": ("looking down", "face down"),
+    },
     "scene": same_for_all(COLOURS, "{} background", "{} behind the diver", "a {} hall"),
     "water": {
         "water": ("water in sight", "the water"),
@@ -116,21 +129,56 @@ WAYS = [
 ]
 TOY_WORDS = tuple(sorted(set(" ".join((*HEADS, *TAILS, *WAYS)).replace(",", " ").split())))
 
-# How often captions speak of an attribute. PeVL relies on position and apparatus, and evenly spread
-# captions leave the apparatus at chance after 60,000 stills (emphasised: 87 % after 38,000).
+# How often captions speak of an attribute: most of what a label names and a still can show.
 EMPHASIS = {
     "takeoff": .3,
     "somersaults": .2,
     "twists": .2,
     "position": 8,
-    "apparatus": 8,
-    "stage": 4,
-    "head": 1,
+    "thing": 8,
+    "facing": 4,
+    "apparatus": 2,
+    "stage": 3,
+    "head": 3,
     "arms": 1,
-    "suit": .5,
+    "gaze": 2,
     "scene": .5,
     "water": 1,
 }
+
+# The dives that stills are taken of: compositions of their own, in the manner of TOY_CLASSES. What
+# CLIP has seen are the words and what they look like, not the classes of the benchmark.
+STILL_DIVES = (
+    ("Forward", "15som", "NoTwis", "PIKE", "Balls"),
+    ("Forward", "15som", "NoTwis", "PIKE", "Hoops"),
+    ("Back", "15som", "NoTwis", "TUCK", "Ribbons"),
+    ("Back", "15som", "NoTwis", "TUCK", "Clubs"),
+    ("Reverse", "15som", "NoTwis", "TUCK", "Hoops"),
+    ("Reverse", "15som", "NoTwis", "TUCK", "Clubs"),
+    ("Inward", "15som", "NoTwis", "PIKE", "Ribbons"),
+    ("Inward", "15som", "NoTwis", "PIKE", "Balls"),
+    ("Forward", "Dive", "NoTwis", "TUCK", "Ribbons"),
+    ("Forward", "15som", "1Twis", "FREE", "Clubs"),
+    ("Back", "Dive", "NoTwis", "PIKE", "Hoops"),
+    ("Back", "15som", "15Twis", "FREE", "Balls"),
+    ("Reverse", "Dive", "NoTwis", "PIKE", "Clubs"),
+    ("Reverse", "15som", "1Twis", "FREE", "Balls"),
+    ("Inward", "Dive", "NoTwis", "TUCK", "Hoops"),
+    ("Inward", "15som", "15Twis", "FREE", "Ribbons"),
+)
+
+# What a part of a picture may show: parts of the body by the points at both ends of their bones,
+# and what is in the hands.
+BONES = {
+    "head": ((0, 21),),
+    "trunk": ((5, 11), (6, 12), (5, 12)),
+    "arm": ((5, 7), (6, 8)),
+    "forearm": ((7, 9), (8, 10)),
+    "thigh": ((11, 13), (12, 14)),
+    "shin": ((13, 15), (14, 16)),
+    "foot": ((15, 17), (16, 18)),
+}
+PARTS = (*BONES, *TOY_PHRASES["thing"])
 
 # ---------------------------------------------------------------------------- what a picture shows
 
@@ -139,19 +187,21 @@ def toy_still(seed):
     """A frame of a performance that is in no clip.
 
     seed: an integer; from TOY_HELD_OUT_STILLS on they are for evaluation. Two in five stills show
-    the start, two in five the held position, one any time from the take-off on.
+    the start, two in five the held position, one any time from the take-off on. The halls are
+    empty: what there is of balls, hoops, ribbons and clubs is in the diver's hands.
 
-    Returns the picture (96, 128, 3) uint8, and its attributes: name -> value of TOY_ATTRIBUTES.
+    Returns the picture (96, 128, 3) uint8; its attributes, name -> value of TOY_ATTRIBUTES; the
+    diver's points (23, 2) in pixels; and what is held, whether or not it is in sight.
     """
     rng = generator(STILL, seed)
     person = STILLS + seed            # a new diver, scene and camera for each still
     dive = Dive(
-        label=int(rng.integers(len(TOY_CLASSES))),
+        words=STILL_DIVES[rng.integers(len(STILL_DIVES))],
         seed=(STILL, seed),
         diver=person,
         scene=person,
         camera=person,
-        either_side=True,
+        crowded=False,
     )
 
     start = (0, dive.t_off + .22)
@@ -161,25 +211,29 @@ def toy_still(seed):
 
     centres, points = dive.seen(np.array([t]))         # (1, 3), (1, 23, 3)
     picture = toy_frame(dive, t, centres[0], points[0])
-    return picture, read_attributes(dive, t, centres[0])
+    attributes = read_attributes(dive, t, centres[0], points[0])
+    return picture, attributes, points[0, :, :2], dive.thing.lower()
 
 
-def read_attributes(dive, t, centre):
+def read_attributes(dive, t, centre, points):
     """What is true of the frame at time t and visible in it: name -> value of TOY_ATTRIBUTES.
 
-    Take-off, somersaults and twists are the label's: a still only hints at them.
+    centre (3,) and points (23, 3) are the row of Dive.seen for this time. Take-off, somersaults and
+    twists are the label's: a still only hints at them.
     """
     joints = dive.joints(np.array([t]))[0]             # (23, 3)
     stage = read_stage(dive, t, joints)
+    facing = "water" if dive.faces == 1 else "board"
     return {
         "takeoff": dive.takeoff.lower(),
         "somersaults": f"{dive.somersaults:g}",
         "twists": f"{abs(dive.twists):g}",
         "position": dive.position.lower() if stage == "flight" else "",
+        "thing": read_thing(dive, stage, points),
+        "facing": facing if stage == "board" else "",
         "apparatus": read_apparatus(dive, t, centre),
         "stage": stage,
         **read_body(joints),
-        "suit": dive.suit,
         "scene": dive.sky if stage != "entry" else "",         # water may cover it
         "water": read_water(dive, centre),
     }
@@ -200,9 +254,10 @@ def read_stage(dive, t, joints):
 
 
 def read_body(joints):
-    """Where the head points and where the arms are, "" for what lies between, from joints (23, 3).
+    """Where the head points, where the arms are and where the face looks, from joints (23, 3).
 
-    Angles are compared through their cosines: .85 is 32 degrees from the axis.
+    "" for what lies between. Angles are compared through their cosines: .85 is 32 degrees from the
+    axis.
     """
     spine = joints[SHOULDERS].mean(0) - joints[HIPS].mean(0)
     length = np.linalg.norm(spine)
@@ -222,7 +277,27 @@ def read_body(joints):
         arms = "up"
     elif max(reach) < -.85:
         arms = "down"
-    return {"head": head, "arms": arms}
+
+    ahead = (joints[BROW] - joints[SKULL])[1]          # of one body height
+    gaze = ""
+    if ahead > .7:
+        gaze = "up"
+    elif ahead < -.7:
+        gaze = "down"
+    return {"head": head, "arms": arms, "gaze": gaze}
+
+
+def read_thing(dive, stage, points):
+    """What is held, where both hands are above the water and well inside the picture, else "".
+
+    The margins, 24 pixels at the sides and 8 above and below, leave room for the trainer's crop.
+    """
+    if stage == "entry":
+        return ""
+    for x, y in (points[WRISTS, :2] + points[FINGERS, :2]) / 2:
+        if not (24 < x < WIDTH - 24 and 8 < y < HEIGHT - 8):
+            return ""
+    return dive.thing.lower()
 
 
 def read_water(dive, centre):
@@ -267,6 +342,28 @@ def read_apparatus(dive, t, centre):
     return "none"
 
 
+def toy_parts(points, thing):
+    """Where the parts of a body are: points along its bones.
+
+    points: (23, 2). thing: what is held, a value of TOY_PHRASES["thing"].
+
+    Returns places (n, 2), in the units of `points`, and n numbers of PARTS.
+    """
+    places = []
+    numbers = []
+    for number, bones in enumerate(BONES.values()):
+        for start, end in bones:
+            for share in (0, .33, .67, 1):
+                places.append(points[start] + (points[end] - points[start]) * share)
+                numbers.append(number)
+
+    held = PARTS.index(thing)
+    for wrist, finger in zip(points[WRISTS], points[FINGERS]):
+        places.append((wrist + finger) / 2)
+        numbers.append(held)
+    return np.array(places), np.array(numbers)
+
+
 def toy_vector(attributes):
     """Attributes -> (A,) int64, positions in TOY_ATTRIBUTES; 0 = cannot be told."""
     numbers = []
@@ -295,9 +392,7 @@ def toy_captions(attributes, rng):
     if rng.random() < .15:
         said = []
         for name in LABEL:
-            # No label says "none"; what is not known takes no draw.
-            known = attributes[name] not in ("", "none")
-            if known and rng.random() < .75:
+            if attributes[name] and rng.random() < .75:            # what is not known takes no draw
                 said.append(name)
         if not said:
             said = ["takeoff"]
@@ -323,12 +418,9 @@ def toy_paraphrase(rng):
     """
     facts = []
     for name in LABEL:
-        values = len(TOY_ATTRIBUTES[name])
-        if name == "apparatus":
-            values -= 1                                # its last one is "none", which is no label's
         fact = 0
         if rng.random() < .8:
-            fact = rng.integers(1, values)
+            fact = rng.integers(1, len(TOY_ATTRIBUTES[name]))
         facts.append(fact)
     facts = np.array(facts)
     if not facts.any():

@@ -1,20 +1,25 @@
 """Procedural divers: how sixteen kinds of dive move, and through which camera they are seen.
 
-Four dives of the world's eight start facing the water, four facing the board; each is done from a
-springboard and from a platform, which makes sixteen classes. A `Dive` is one performance of a class
-by one diver, in one scene, through one camera. It knows where 23 points of the body are at any
-time; how that looks is the work of toy/picture.py, and how clips reach the disk of toy/tree.py.
+Twelve motions: four take-offs, each in three positions. In either hand divers hold a thing, as in
+rhythmic gymnastics: balls, hoops, ribbons or clubs. Four of the motions are done with one thing or
+with another, which makes sixteen classes. A `Dive` is one performance of a class by one diver, in
+one scene, through one camera. It knows where 23 points of the body are at any time; how that looks
+is the work of toy/picture.py, and how clips reach the disk of toy/tree.py.
 
 here      | what it is                                   | tests/test_toy.py
 Posture   | angles of the body's joints at one instant   | test_limbs_*
 Dive      | a performance: motion, body, course, camera  | test_limbs_*, test_joints_lie_*
 generator | random numbers that depend on their purpose  | test_identities_*, test_same_bytes_*
 
-The motion is drawn without a look at the apparatus: the two classes of a pair have the very same
-joints and differ in the pictures alone, so a model of poses stops at 50 %. A frame shows apparatus
-and position (PIKE, TUCK, FREE), not the direction or number of turns: video without order, read for
-these two, tells six groups of classes apart and stops at 6 / 16 = 37.5 %. (It also shows which way
-the diver faces before the take-off; a model that reads this from single frames can reach 12 / 16.)
+What each part of PeVL is for is a fact of this world:
+
+* What is held is seen in the picture alone: a motion is drawn without a look at it, so the two
+  classes of a pair have the very same joints, and a model of poses stops at 12 / 16 = 75 %.
+* The same things hang and lie about in the hall, and spectators hold them up. Only who knows where
+  the diver's hands are knows which of them count: P2V (Eq. 1).
+* Detectors lose legs, change sides and follow a spectator for a while (toy/tree.py). The picture
+  still shows the position: V2P (Eq. 2), and the refinement that keeps both honest (Eq. 3).
+* A label is a composition, and labels share parts: Eqs. (4) to (6).
 
 World axes: x from the board's tip over the water, y up from the board, z towards the viewer. Units:
 body heights, seconds, radians (in tables degrees); on the screen pixels, x to the right, y down.
@@ -26,28 +31,34 @@ import numpy as np
 
 # -------------------------------------------------------------------------- classes and identities
 
-MOTIONS = (
-    "Forward 25som NoTwis PIKE",
-    "Forward 15som 1Twis FREE",
-    "Back 25som NoTwis TUCK",
-    "Back 15som 15Twis FREE",
-    "Reverse 15som NoTwis TUCK",
-    "Reverse 25som NoTwis PIKE",
-    "Inward 15som NoTwis PIKE",
-    "Inward 25som NoTwis TUCK",
-)
-APPARATUSES = ("Springboard", "Platform")
+# The things that are held, as a label names them: toy/picture.py draws each of them.
+THINGS = ("Balls", "Hoops", "Ribbons", "Clubs")
 
 # Label -> five words in the manner of Diving48's vocabulary: take-off, somersaults, twists,
-# position, apparatus. Labels 2 k and 2 k + 1 are the pair that differs in the apparatus.
-TOY_CLASSES = tuple(
-    (*motion.split(), apparatus)
-    for motion in MOTIONS
-    for apparatus in APPARATUSES
+# position, and what is held. A dive in Diving48's sense ("Dive") is half a somersault. Labels 2 k
+# and 2 k + 1, for k below 4, are the pairs that differ in the thing alone. Labels 0 and 8, 2 and 9,
+# 5 and 10, 6 and 11 differ in the direction of the turn alone, which no single frame shows.
+TOY_CLASSES = (
+    ("Forward", "15som", "NoTwis", "PIKE", "Balls"),
+    ("Forward", "15som", "NoTwis", "PIKE", "Hoops"),
+    ("Reverse", "15som", "NoTwis", "TUCK", "Ribbons"),
+    ("Reverse", "15som", "NoTwis", "TUCK", "Clubs"),
+    ("Back", "15som", "NoTwis", "TUCK", "Clubs"),
+    ("Back", "15som", "NoTwis", "TUCK", "Balls"),
+    ("Inward", "15som", "NoTwis", "PIKE", "Hoops"),
+    ("Inward", "15som", "NoTwis", "PIKE", "Ribbons"),
+    ("Reverse", "15som", "NoTwis", "PIKE", "Balls"),
+    ("Forward", "15som", "NoTwis", "TUCK", "Ribbons"),
+    ("Inward", "15som", "NoTwis", "TUCK", "Balls"),
+    ("Back", "15som", "NoTwis", "PIKE", "Hoops"),
+    ("Forward", "Dive", "1Twis", "FREE", "Clubs"),
+    ("Reverse", "15som", "1Twis", "FREE", "Hoops"),
+    ("Back", "Dive", "15Twis", "FREE", "Ribbons"),
+    ("Inward", "15som", "15Twis", "FREE", "Clubs"),
 )
 
 # How many turns the words of a class mean.
-TURNS = {"NoTwis": 0.0, "1Twis": 1.0, "15Twis": 1.5, "15som": 1.5, "25som": 2.5}
+TURNS = {"NoTwis": 0.0, "1Twis": 1.0, "15Twis": 1.5, "Dive": 0.5, "15som": 1.5}
 
 # Divers, scenes and cameras are numbered. Each split draws from numbers of its own (the second one
 # is excluded), so that no model can pass by recognising a swimsuit. Still pictures count from
@@ -63,6 +74,7 @@ CAMERA = 4
 DROPS = 5
 CAST = 6
 DETECTOR = 7
+CUT = 8
 STILL = 9
 
 # --------------------------------------------------------------------------- the picture's geometry
@@ -342,7 +354,10 @@ SKINS = (    # RGB, light to dark
     (84, 54, 42),
 )
 
-SHAPES = ("rectangle", "ellipse", "stripes", "band", "triangle", "spectator")
+# What people take these things to look like.
+INKS = {"Balls": "red", "Hoops": "yellow", "Ribbons": "pink", "Clubs": "green"}
+
+SHAPES = ("rectangle", "ellipse", "stripes", "band", "triangle")
 
 
 class Proportions(NamedTuple):
@@ -366,17 +381,18 @@ class BoardShape(NamedTuple):
 
 
 class Clutter(NamedTuple):
-    """One thing behind the diver; lengths are body heights.
+    """One object behind the diver; lengths are body heights.
 
     It looks like anything that a hall may hold, and shows how the camera moves.
     """
-    shape: str        # one of SHAPES
+    shape: str        # one of SHAPES, "spectator", or "" where there is a thing alone
     x: float
     y: float
     width: float      # half of what is drawn, roughly
-    height: float
+    height: float     # of a spectator: whether it is above .2 decides on the arm, up or down
     nearness: float   # how fast it passes when the camera moves; 1: as fast as the diver's place
     rgb: tuple
+    thing: str        # one of THINGS, or "": what a spectator holds, or what hangs there
 
 
 # ---------------------------------------------------------------------------------- small helpers
@@ -456,12 +472,14 @@ class Dive:
     The parts of a time: `pose` is the body on the board, `path` the course of its centre of mass,
     `joints` both together in the world, `seen` the same on the screen.
 
-    label: index into TOY_CLASSES. seed: integers that decide style and motion; two labels of a pair
-    with the same seed move alike. diver, scene, camera: numbers of identities. either_side: cameras
-    stand on one side of the pool, as in a broadcast, or (for still pictures) on either.
+    words: five, as in TOY_CLASSES. seed: integers that decide style and motion; the two labels of a
+    pair move alike with the same seed. diver, scene, camera: numbers of identities. crowded:
+    whether the hall is full of spectators and of doubles of what divers hold, as in all clips.
+    Cameras stand on one side of the pool, as in a broadcast.
 
     Times are seconds from the clip's first frame. What is drawn once and then read:
-        takeoff, position, apparatus   words of the class
+        takeoff, position, thing       words of the class
+        apparatus                      Springboard or Platform, as the scene has it
         somersaults, twists            numbers of turns; the sign of twists is their direction
         faces                          1 faces the water before the jump, -1 the board
         turn                           1 turns anticlockwise seen from +z, -1 clockwise
@@ -469,14 +487,15 @@ class Dive:
         hold                           two instants, between which the position is held
         height                         of the board above the water
         suit, sky                      names of colours; *_rgb and skin are RGB, 0 to 255 and more
+        inks                           thing -> the RGB of this hall's balls, hoops, ...
         view, zoom                     axes of the screen; pixels per body height at its centre
     """
 
-    def __init__(self, label, seed, diver, scene, camera, either_side=False):
-        takeoff, somersaults, twists, position, apparatus = TOY_CLASSES[label]
+    def __init__(self, words, seed, diver, scene, camera, crowded=True):
+        takeoff, somersaults, twists, position, thing = words
         self.takeoff = takeoff
         self.position = position
-        self.apparatus = apparatus
+        self.thing = thing
         self.seed = seed
 
         # A reverse dive starts like a forward one but turns back towards the board; an inward dive
@@ -495,12 +514,9 @@ class Dive:
         self.vx = rng.uniform(.65, .95)         # speed of the flight, away from the board
         self._choreograph(rng)
 
-        side = 0
-        if either_side:
-            side = rng.integers(2)
-        self._film(generator(CAMERA, camera), side)
+        self._film(generator(CAMERA, camera))
         self._dress(generator(DIVER, diver))
-        self._build(generator(SCENE, scene))
+        self._build(generator(SCENE, scene), crowded)
         self.drops = generator(DROPS, *seed).random((34, 4)).tolist()      # of the splash
 
         # The upward speed is the one that brings the centre of mass to .70 above the water after
@@ -539,15 +555,15 @@ class Dive:
         self.key_times = np.array(times) + self.t_off
         self.key_angles = np.radians(degrees)
 
-    def _film(self, rng, side):
-        """Draw the light and the camera's ways. side: 0 or 1, of the pool."""
+    def _film(self, rng):
+        """Draw the light and the camera's ways."""
         # On the screen: light comes from the left or the right and always from above.
         self.light = (rng.choice((-1, 1)) * rng.uniform(.3, .8), -.6)
         self.gain = rng.uniform(.85, 1.12)
 
         # Rows of `view`: the screen's axes to the right, up, and towards the viewer, in the world.
         # A pitch above 0 is a camera that looks down; yaw goes round the diver.
-        yaw = np.radians(rng.uniform(-24, 24)) + np.pi * side
+        yaw = np.radians(rng.uniform(-24, 24))
         pitch = np.radians(rng.uniform(-2, 12))
         cos_yaw = np.cos(yaw)
         sin_yaw = np.sin(yaw)
@@ -559,8 +575,8 @@ class Dive:
             [cos_pitch * sin_yaw, sin_pitch, cos_pitch * cos_yaw],
         ])
 
-        # At 50 pixels per body height a frame shows two and a half bodies side by side.
-        self.zoom = rng.uniform(47, 56)
+        # At 64 pixels per body height a frame shows two bodies side by side.
+        self.zoom = rng.uniform(60, 68)
         self.lag = rng.uniform(.04, .12)               # the camera follows so many seconds late
         self.sway = rng.uniform(.01, .035)             # and shakes by this, in body heights:
         self.shake_speeds = rng.uniform(5, 16, 4)      # two waves for x and y each
@@ -582,11 +598,11 @@ class Dive:
         skin = SKINS[rng.integers(len(SKINS))]
         self.skin = tuple(tone * channel for channel in skin)
 
-    def _build(self, rng):
+    def _build(self, rng, crowded):
         """Draw geometry and colours of the scene; sky and suit differ, and so do board and sky."""
         names = list(COLOURS)
         gain = self.gain
-        many = rng.integers(14, 24)                    # things behind the diver
+        self.apparatus = str(rng.choice(("Springboard", "Platform")))
         tint = rng.random((4, 3))
         sky, board, post = rng.integers(len(names), size=3)
 
@@ -604,22 +620,57 @@ class Dive:
 
         self.board = BoardShape(*rng.random(6).tolist())
 
+        self.inks = {}
+        for thing, name in INKS.items():
+            self.inks[thing] = colour(name, rng.random(3), gain)
+        self.clutter = self._scatter(rng, crowded)
+
+    def _scatter(self, rng, crowded):
+        """Draw the Clutter of a scene, a list: shapes, then spectators, then things alone.
+
+        Shapes are anywhere, spectators and things where the diver will pass, so that four to eight
+        of them are in the picture most of the time.
+        """
+        shapes = rng.integers(8, 14)
+        spectators = rng.integers(8, 14)
+        things = rng.integers(16, 24)
+
+        clutter = []
+        for one in self._place(rng, shapes, (-2.6, -3.6), (3.2, 1.6)):
+            clutter.append(one._replace(thing=""))
+        if not crowded:
+            return clutter
+
+        doubles = self._place(rng, spectators + things, (-1.4, -3.2), (2.0, 1.2))
+        for number, one in enumerate(doubles):
+            shape = "spectator" if number < spectators else ""
+            clutter.append(one._replace(shape=shape))
+        return clutter
+
+    def _place(self, rng, many, low, high):
+        """Draw where `many` objects are, how they look, and which thing is there: list of Clutter.
+
+        low, high: the corners (x, y) of the part of the hall that they are in.
+        """
         # Columns: x, y, width, height, nearness, and three draws for the colour.
-        low = (-2.6, -3.6, .08, .08, .55, 0, 0, 0)
-        high = (3.2, 1.6, .42, .42, .95, 1, 1, 1)
+        names = list(COLOURS)
+        rows = rng.uniform((*low, .08, .08, .55, 0, 0, 0), (*high, .42, .42, .95, 1, 1, 1),
+                           (many, 8)).tolist()
         inks = rng.integers(len(names), size=many)
-        rows = rng.uniform(low, high, (many, 8)).tolist()
-        self.clutter = []
-        for ink, (x, y, width, height, nearness, *draws) in zip(inks, rows):
-            self.clutter.append(Clutter(
+
+        objects = []
+        for (x, y, width, height, nearness, *draws), ink in zip(rows, inks):
+            objects.append(Clutter(
                 shape=SHAPES[rng.integers(len(SHAPES))],
                 x=x,
                 y=y,
                 width=width,
                 height=height,
                 nearness=nearness,
-                rgb=colour(names[ink], draws, gain, fade=.85),
+                rgb=colour(names[ink], draws, self.gain, fade=.7),
+                thing=THINGS[rng.integers(len(THINGS))],
             ))
+        return objects
 
     def pose(self, t):
         """The body as it stands on the board; in the air `joints` moves it along the path.
@@ -775,6 +826,16 @@ class Dive:
         wave = np.sin(t[:, None] * self.shake_speeds + self.shake_phases)  # (n, 4)
         centre[:, :2] += self.sway * (wave[:, :2] + wave[:, 2:])
         return centre, self.project(self.joints(t), centre[:, None])
+
+    def behind(self, clutter, centre):
+        """Where Clutter is seen: (..., 3) centres of the camera -> x and y in pixels, (..., 2).
+
+        What is less near shifts less when the camera moves.
+        """
+        reach = self.zoom * clutter.nearness
+        x = WIDTH / 2 + reach * (clutter.x - centre[..., 0])
+        y = HEIGHT / 2 - reach * (clutter.y - centre[..., 1])
+        return np.stack([x, y], -1)
 
     def project(self, points, centre):
         """World points (..., 3) -> (..., 3): x and y in pixels, z in body heights to the viewer.

@@ -32,6 +32,7 @@ from toy.divers import (
     HEIGHT,
     HIPS,
     KNEES,
+    NOSE,
     SHOULDERS,
     SKINS,
     SKULL,
@@ -54,12 +55,12 @@ class Limb(NamedTuple):
 
 
 LIMBS = (
-    Limb(SHOULDERS, ELBOWS, start_radius=.036, end_radius=.028),
-    Limb(ELBOWS, WRISTS, start_radius=.028, end_radius=.021),
-    Limb(WRISTS, FINGERS, start_radius=.022, end_radius=.012),
-    Limb(HIPS, KNEES, start_radius=.058, end_radius=.042),
-    Limb(KNEES, ANKLES, start_radius=.042, end_radius=.026),
-    Limb(ANKLES, TOES, start_radius=.026, end_radius=.014),
+    Limb(SHOULDERS, ELBOWS, start_radius=.042, end_radius=.034),
+    Limb(ELBOWS, WRISTS, start_radius=.034, end_radius=.027),
+    Limb(WRISTS, FINGERS, start_radius=.028, end_radius=.016),
+    Limb(HIPS, KNEES, start_radius=.066, end_radius=.050),
+    Limb(KNEES, ANKLES, start_radius=.050, end_radius=.033),
+    Limb(ANKLES, TOES, start_radius=.033, end_radius=.018),
 )
 
 # Corners of a box are numbered 0 to 7 as x, y, z count in binary, 0 low and 1 high: 0 is (low, low,
@@ -97,6 +98,36 @@ def between(a, b, share):
     x = a[0] + (b[0] - a[0]) * share
     y = a[1] + (b[1] - a[1]) * share
     return (x, y)
+
+
+def direction(a, b):
+    """The unit vector (x, y) from a to b."""
+    dx = b[0] - a[0]
+    dy = b[1] - a[1]
+    length = math.hypot(dx, dy) + 1e-6                 # a and b may be the same
+    return (dx / length, dy / length)
+
+
+def spectator_points(clutter):
+    """The 17 joints of a spectator who looks at us, (17, 2) in body heights of the diver, y down.
+
+    (0, 0) is between the shoulders. One arm hangs; the other is up or stretched to the side.
+    """
+    points = np.array([
+        (0, -.10),
+        (.015, -.115), (-.015, -.115),
+        (.03, -.11), (-.03, -.11),
+        (.05, 0), (-.05, 0),                           # shoulders: left is to our right
+        (.07, .08), (-.11, .01),
+        (.07, .16), (-.19, .02),
+        (.03, .15), (-.03, .15),
+        (.045, .25), (-.05, .25),
+        (.05, .34), (-.06, .34),
+    ])
+    if clutter.height > .2:
+        points[ELBOWS.start + 1] = (-.09, -.08)
+        points[WRISTS.start + 1] = (-.12, -.17)
+    return points
 
 
 class Picture:
@@ -206,65 +237,98 @@ class Picture:
     # ------------------------------------------------------------------------ what stands behind
 
     def clutter(self):
-        """Shapes, stripes and spectators behind the diver, each at its own distance (parallax)."""
-        for thing in self.dive.clutter:
-            # What is less near shifts less when the camera moves. From the other side of the pool
-            # left and right change places, hence the view's cosine.
-            reach = self.unit * thing.nearness
-            x = W / 2 + reach * (thing.x - self.centre[0]) * self.view[0][0]
-            y = H / 2 - reach * (thing.y - self.centre[1])
-            w = self.unit * thing.width
-            h = self.unit * thing.height
+        """Shapes, things and spectators behind the diver, each at its own distance (parallax)."""
+        centre = np.array(self.centre)
+        for clutter in self.dive.clutter:
+            x, y = (SS * self.dive.behind(clutter, centre)).tolist()
+            w = self.unit * clutter.width
+            h = self.unit * clutter.height
 
-            inside = -w < x < W + w and -h - 16 < y < H + h + 16
-            if inside:
-                self.thing(thing, x, y, w, h)
+            margin = self.unit / 2                     # a spectator's legs are longer than h
+            inside = -w - margin < x < W + w + margin and -h - margin < y < H + h + margin
+            if not inside:
+                continue
+            if clutter.shape == "spectator":
+                self.spectator(clutter, x, y)
+            elif clutter.thing:
+                self.thing(clutter.thing, (x, y), (0, -1))
+            else:
+                self.shape(clutter, x, y, w, h)
 
-    def thing(self, thing, x, y, w, h):
-        """One Clutter about (x, y), w wide and h high in pixels to either side."""
-        ink = shade(thing.rgb)
+    def shape(self, clutter, x, y, w, h):
+        """A plain shape about (x, y), w wide and h high in pixels to either side."""
+        ink = shade(clutter.rgb)
         frame = (x - w, y - h, x + w, y + h)
-        if thing.shape == "rectangle":
+        if clutter.shape == "rectangle":
             self.draw.rectangle(frame, ink)
-        elif thing.shape == "ellipse":
+        elif clutter.shape == "ellipse":
             self.draw.ellipse(frame, ink)
-        elif thing.shape == "stripes":
+        elif clutter.shape == "stripes":
             for k in range(-6, 6, 3):
                 level = y + k * SS
                 self.draw.line((x - w, level, x + w, level), ink, SS)
-        elif thing.shape == "band":                    # a slanted one
+        elif clutter.shape == "band":                  # a slanted one
             left = x - w * 1.5
             right = x + w * 1.5
             top = y - h * 2
             foot = y + h * 2
             corners = (left, top, left + 4, top, right, foot, right - 4, foot)
             self.draw.polygon(corners, ink)
-        elif thing.shape == "triangle":
+        else:                                          # a triangle
             self.draw.polygon((x, y - h, x + w, y + h, x - w, y + h), ink)
-        else:
-            skin = shade(SKINS[int(w) % 6], .9)        # no draw is left: w is as good as one
-            self.spectator(x, y, ink=ink, skin=skin, waves=h > w)
 
-    def spectator(self, x, y, ink, skin, waves):
-        """A person whose body begins at (x, y), always of one size, waving or pointing down.
+    def spectator(self, clutter, x, y):
+        """A person whose shoulders are at (x, y), with something in the hand.
 
         They make sure that not everything with arms and a head is the diver.
         """
-        r = SS * 2.2
+        ink = shade(clutter.rgb)
+        skin = shade(SKINS[int(100 * clutter.width) % 6], .9)      # the width is as good as a draw
+        points = np.array([x, y]) + self.unit * spectator_points(clutter)  # (17, 2)
+        q = [tuple(point) for point in points.tolist()]
+        r = .05 * self.unit
 
-        # Two legs from the hips to the ground, and one arm.
-        hips = y + 3 * r
-        ground = y + 6.4 * r
-        self.draw.line((x - r, hips, x - 1.2 * r, ground), skin, 4)
-        self.draw.line((x + .6 * r, hips, x + .9 * r, ground), skin, 4)
-        reach = -1.6 if waves else 1.6
-        hand = (x + r * 2.4, y + r * reach)
-        self.draw.line((x, y) + hand, skin, 4)
+        # Legs, arms, trunk, and a head without a face.
+        for limb in (HIPS, KNEES, SHOULDERS, ELBOWS):
+            for start in range(limb.start, limb.stop):
+                self.draw.line(q[start] + q[start + 2], skin, 4)
+        self.capsule((x, y), between(*q[HIPS], .5), ra=r * 1.1, rb=r, ink=ink)
+        self.disc(*q[NOSE], rx=r * .9, ry=r * .9, ink=skin)
+        self.thing(clutter.thing, q[WRISTS][1], (0, -1))
 
-        # The body, and a head without a face.
-        waist = (x, y + 2.8 * r)
-        self.capsule((x, y), waist, ra=r * 1.1, rb=r, ink=ink)
-        self.disc(x, y - 2 * r, rx=r * .9, ry=r * .9, ink=skin)
+    def thing(self, name, place, along):
+        """One of THINGS about `place` (x, y). along: unit vector (x, y), where it points to.
+
+        Each has an outline, or it would be lost before a hall of its colour.
+        """
+        x, y = place
+        dx, dy = along
+        u = self.unit
+        rgb = self.dive.inks[name]
+        ink = shade(rgb)
+        dark = shade(rgb, .35)
+
+        if name == "Balls":
+            self.disc(x, y, rx=.1 * u, ry=.1 * u, ink=dark)
+            self.disc(x, y, rx=.085 * u, ry=.085 * u, ink=ink)
+            self.disc(x, y - .03 * u, rx=.035 * u, ry=.025 * u, ink=shade(rgb, 1.3))
+        elif name == "Hoops":
+            for radius, width, colour in ((.13, .055, dark), (.12, .035, ink)):
+                frame = (x - radius * u, y - radius * u, x + radius * u, y + radius * u)
+                self.draw.ellipse(frame, outline=colour, width=round(width * u))
+        elif name == "Ribbons":
+            # A zigzag that swings further out the farther it is from the hand.
+            knots = []
+            for k in range(6):
+                out = (.07 * k - .08) * u
+                side = (-1) ** k * (.04 + .012 * k) * u
+                knots.append((x + dx * out - dy * side, y + dy * out + dx * side))
+            self.draw.line(knots, dark, round(.06 * u))
+            self.draw.line(knots, ink, round(.035 * u))
+        else:                                          # a club: a stick that ends in a bulb
+            ends = ((x - .05 * dx * u, y - .05 * dy * u), (x + .13 * dx * u, y + .13 * dy * u))
+            self.capsule(*ends, ra=.03 * u, rb=.075 * u, ink=dark)
+            self.capsule(*ends, ra=.018 * u, rb=.06 * u, ink=ink)
 
     def platform(self):
         """A thick slab with railings, on a tower that goes down into the water.
@@ -377,6 +441,13 @@ class Picture:
                         limb.end_radius * girth * self.unit,
                     ),
                 ))
+        for k in (0, 1):
+            hand = between(q[WRISTS][k], q[FINGERS][k], .5)
+            parts.append(Part(
+                depth=2 * depth[WRISTS][k] + .1,       # before the hand that holds it
+                draw=self.thing,
+                arguments=(self.dive.thing, hand, direction(q[WRISTS][k], q[FINGERS][k])),
+            ))
         parts.append(Part(
             depth=sum(depth[SHOULDERS] + depth[HIPS]) / 2,
             draw=self.trunk,

@@ -34,19 +34,20 @@ import numpy as np
 
 from support.files import atomic
 from toy.divers import (
+    ANKLES,
     CAST,
+    CUT,
     DETECTOR,
     HEIGHT,
-    HIPS,
+    KNEES,
     PEOPLE,
-    SHOULDERS,
     TOY_CLASSES,
     TOY_JOINTS,
     WIDTH,
     Dive,
     generator,
 )
-from toy.picture import toy_frame
+from toy.picture import spectator_points, toy_frame
 
 try:
     import fcntl
@@ -56,7 +57,7 @@ except ImportError:    # a system without it (Windows): there, two makers are no
 # What the bytes of a tree depend on. `make_toy` compares the hash of these, so a new field or
 # another value makes every benchmark on every disk anew.
 TOY_SETTINGS = {
-    "version": 2,           # of the drawing: to be raised when a picture changes
+    "version": 3,           # of the drawing: to be raised when a picture changes
     "seed": 0,
     "train": 1760,          # clips of each split: 110, 15 and 20 of a class
     "val": 240,
@@ -65,12 +66,17 @@ TOY_SETTINGS = {
     "height": HEIGHT,
     "frames": 32,           # of a clip
     "fps": 16,
+    "cut": .25,             # how far a clip begins before or after its dive's clock, seconds
     "crf": 20,              # quality of the video, x264's scale: 0 is lossless, 51 the worst
     "joint_noise": .012,    # of a detected joint, body heights
     "joint_drop": .04,      # shares of joints that are missing, and that are elsewhere
     "joint_jump": .02,
-    "side_swap": .04,       # share of frames in which arms, or legs, change sides
     "frame_drop": .01,      # share of frames without any joint
+    # Shares of clips with a fault that lasts, and how many frames it lasts, at least and at most.
+    "legs_lost": .35,       # knees and ankles are missing, from some time in the flight on
+    "sides_swapped": .25,   # left and right of the whole body change places
+    "wrong_person": .25,    # a spectator is taken for the diver
+    "stretch": [5, 10],
 }
 
 NOTE = "toy.json"
@@ -108,20 +114,32 @@ def toy_dive(settings, split, label, number):
     seed = (settings["seed"], list(PEOPLE).index(split), number)
     first, stop = PEOPLE[split]
     diver, scene, camera = generator(CAST, *seed).integers(first, stop, 3).tolist()
-    return Dive(label, seed, diver=diver, scene=scene, camera=camera)
+    return Dive(TOY_CLASSES[label], seed, diver=diver, scene=scene, camera=camera)
 
 
-def toy_poses(dive, points, settings):
+def toy_times(dive, settings):
+    """Instants of a clip's frames on its dive's clock, (n,) seconds.
+
+    Clips are cut as people cut them, not at the same moment of each dive: else the place of a frame
+    in its clip would tell how far the turn is, and with it the turn's direction.
+    """
+    begin = generator(CUT, *dive.seed).uniform(-settings["cut"], settings["cut"])
+    return begin + np.arange(settings["frames"]) / settings["fps"]
+
+
+def toy_poses(dive, centres, points, settings):
     """What a pose detector would say of a clip, with the faults that detectors have.
 
-    points: projected joints (n, 17, 3) of Dive.seen. Noise is larger behind the body; some joints
-    are missing (score 0) or elsewhere (a low score); at times arms or legs change sides or a frame
-    is missing.
+    centres (n, 3), points (n, 17, 3): of the camera, and the projected joints, of Dive.seen. Noise
+    is larger behind the body; some joints are missing (score 0) or elsewhere (a low score); a frame
+    may be missing. Three faults last for a stretch of frames: legs are lost, the body's left and
+    right change places, or a spectator is taken for the diver.
 
     Returns keypoints (n, 17, 2), in pixels with (0, 0) in the middle of the first pixel, and scores
     (n, 17), 0 or .05 to 1. Rounded, as machines differ in the last digits.
     """
     rng = generator(DETECTOR, *dive.seed)
+    points = wrong_person(dive, centres, points, settings, rng)
     size = points.shape[:2]                                                # (n, 17)
     hidden = points[..., 2] < points[..., 2].mean(1, keepdims=True) - .06
 
@@ -136,19 +154,68 @@ def toy_poses(dive, points, settings):
     unsure = rng.uniform(.1, .5, size)
     scores = np.where(jump, unsure, scores).clip(.05, 1).round(3)
 
-    # Left and right of an arm (shoulder, elbow, wrist), then of a leg (hip, knee, ankle).
-    for first in (SHOULDERS.start, HIPS.start):
-        swap = rng.random(size[0]) < settings["side_swap"]                 # (n,)
-        other_side = first + np.array([1, 0, 3, 2, 5, 4])
-        keypoints[swap, first:first + 6] = keypoints[swap][:, other_side]
+    # Left and right of all joints but the nose: each pair is a left joint and then its right.
+    swapped = stretch("sides_swapped", settings, size[0], rng)             # (n,)
+    other_side = [0, *(index + (1 if index % 2 else -1) for index in range(1, 17))]
+    keypoints[swapped] = keypoints[swapped][:, other_side]
+    scores[swapped] = scores[swapped][:, other_side]
 
     # Single joints, those behind the body twice as often, and whole frames.
     odds = settings["joint_drop"] * np.where(hidden, 2, 1)
     missing = rng.random(size) < odds
     frame_missing = rng.random((size[0], 1)) < settings["frame_drop"]
     missing = missing | frame_missing
+
+    # Legs, which tell a tuck from a pike: a fault that begins within half a flight of the jump.
+    first = dive.t_off + rng.uniform(0, .5) * dive.t_air - toy_times(dive, settings)[0]
+    lost = stretch("legs_lost", settings, size[0], rng, int(first * settings["fps"]))
+    missing[lost, KNEES.start:ANKLES.stop] = True
+
     keypoints = np.where(missing[..., None], 0, keypoints.round(2))
     return keypoints, np.where(missing, 0, scores)
+
+
+def stretch(fault, settings, frames, rng, first=None):
+    """The frames in which a fault that lasts is there, (n,) bool; none in most clips.
+
+    fault: its name in the settings. first: where it begins; by default somewhere in the clip.
+    """
+    happens = rng.random() < settings[fault]
+    length = rng.integers(settings["stretch"][0], settings["stretch"][1] + 1)
+    anywhere = rng.integers(max(frames - length, 1))
+    if first is None:
+        first = anywhere
+
+    index = np.arange(frames)
+    return happens & (first <= index) & (index < first + length)
+
+
+def wrong_person(dive, centres, points, settings, rng):
+    """points (n, 17, 3), but for a stretch of frames those of a spectator, where one is in sight.
+
+    Nothing in the joints' scores tells it: the detector is sure of what it sees.
+    """
+    wrong = stretch("wrong_person", settings, len(points), rng)
+    if not wrong.any():
+        return points
+
+    # The spectator that is nearest to the middle of the picture in the middle of the stretch.
+    frame = np.flatnonzero(wrong)[wrong.sum() // 2]
+    middle = np.array([WIDTH / 2, HEIGHT / 2])
+    nearest = None
+    for clutter in dive.clutter:
+        if clutter.shape == "spectator":
+            away = np.abs(dive.behind(clutter, centres[frame]) - middle).max()
+            if nearest is None or away < nearest[0]:
+                nearest = (away, clutter)
+    if nearest is None or nearest[0] > HEIGHT / 2:
+        return points
+
+    clutter = nearest[1]
+    body = dive.zoom * spectator_points(clutter)                           # (17, 2)
+    places = dive.behind(clutter, centres)[:, None] + body                 # (n, 17, 2)
+    flat = np.concatenate([places, np.zeros_like(points[..., :1])], -1)
+    return np.where(wrong[:, None, None], flat, points)
 
 
 def write_clip(root, settings, clip):
@@ -157,7 +224,7 @@ def write_clip(root, settings, clip):
     The pose file has the fields of pose.write_pose, whose module would load torch in every worker.
     """
     dive = toy_dive(settings, clip.split, clip.label, clip.number)
-    times = np.arange(settings["frames"]) / settings["fps"]
+    times = toy_times(dive, settings)
     centres, points = dive.seen(times)
 
     video = io.BytesIO()
@@ -175,14 +242,14 @@ def write_clip(root, settings, clip):
         out.mux(stream.encode())                       # what the encoder still holds
     write(root / "rgb" / f"{clip.name}.mp4", video.getvalue())
 
-    keypoints, scores = toy_poses(dive, points[:, :17], settings)
+    keypoints, scores = toy_poses(dive, centres, points[:, :17], settings)
     pose = io.BytesIO()
     np.savez_compressed(
         pose,
         keypoints=keypoints.astype(np.float32),
         scores=scores.astype(np.float32),
         size=np.array([HEIGHT, WIDTH]),
-        times=times,
+        times=times - times[0],
         joints=np.array(TOY_JOINTS),
         extractor=np.array("toy"),
     )
