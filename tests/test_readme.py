@@ -22,7 +22,7 @@ from support.settings import build_configs
 from systems.config import PeVLConfig
 from tables import costs
 from tables.rows import ROWS, row_flags
-from toy import lab, stills
+from toy import alignment, lab, show, stills
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -129,7 +129,8 @@ def helps():
     texts = {"train.py": said(train.main), "eval.py": said(ev.main), "data.py": said(data.main),
              "tests/bench.py": said(bench.main), "tests/mutate.py": said(mutate.main), "pose.py extract": said(pose.main, "extract"),
              "pose.py import": said(pose.main, "import"), "tables.costs": said(costs.main),
-             "toy.stills": said(stills.main)}
+             "toy.stills": said(stills.main), "toy.alignment": said(alignment.main),
+             "toy.show": said(show.main)}
     texts["classroom"] = "".join(said(classroom_command, *words) for words in
                                  ([], ["make"], ["grade"], ["hidden"], ["board"]))
     texts["toy.lab"] = said(lab.main) + texts["train.py"]          # what it does not know it hands on
