@@ -118,7 +118,7 @@ def test_presets_are_the_papers():
     assert not data.read_video and data.read_poses
     cfg, data, model = parse("--model", "vilp")                  # the toy benchmark has its own for each system
     assert (model.backbone, model.gate_raw, model.tau_fw, cfg.trunk_lr) == ("tiny", True, 1, 1)
-    assert (data.video_frames, data.image_size) == (32, 40)
+    assert (data.video_frames, data.image_size) == (16, 80)
     cfg, data, model = parse("--model", "aim")
     assert data.read_video and not data.read_poses and (data.video_frames, cfg.lr) == (8, 2e-3)
     cfg, data, model = parse("--data", "diving48", "--model", "aim")     # its authors' for Diving48

@@ -146,8 +146,8 @@ EMPHASIS = {
     "water": 1,
 }
 
-# The dives that stills are taken of: compositions of their own, in the manner of TOY_CLASSES. What
-# CLIP has seen are the words and what they look like, not the classes of the benchmark.
+# The dives that stills are taken of: compositions in the manner of TOY_CLASSES, five of which
+# the benchmark has as well. CLIP is to learn the words and what they look like, not the classes.
 STILL_DIVES = (
     ("Forward", "15som", "NoTwis", "PIKE", "Balls"),
     ("Forward", "15som", "NoTwis", "PIKE", "Hoops"),

@@ -37,7 +37,7 @@ THINGS = ("Balls", "Hoops", "Ribbons", "Clubs")
 # Label -> five words in the manner of Diving48's vocabulary: take-off, somersaults, twists,
 # position, and what is held. A dive in Diving48's sense ("Dive") is half a somersault. Labels 2 k
 # and 2 k + 1, for k below 4, are the pairs that differ in the thing alone. Labels 0 and 8, 2 and 9,
-# 5 and 10, 6 and 11 differ in the direction of the turn alone, which no single frame shows.
+# 5 and 10, 6 and 11 differ in the direction of the turn alone, which takes the order of frames.
 TOY_CLASSES = (
     ("Forward", "15som", "NoTwis", "PIKE", "Balls"),
     ("Forward", "15som", "NoTwis", "PIKE", "Hoops"),
