@@ -1,6 +1,6 @@
 """The tiny CLIP's pretraining: stills of the toy world with captions, and the command that does it.
 
-    python -m toy.stills --export toy/tiny-clip.pt         from nothing; half an hour on two cores
+    python -m toy.stills --export toy/tiny-clip.pt         from nothing; 40 minutes on two cores
 
 PeVL stands on a CLIP that has seen pictures with texts. The published ones are too large for a
 laptop's minutes, so the toy benchmark has a tiny one, and this file made it. It shows divers,
