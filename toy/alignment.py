@@ -29,10 +29,10 @@ from eval import open_checkpoint, rebuild_from, settings_of
 from pevl import cosine
 from support.commands import run_command
 from support.sampling import sample_instants
+from systems.views import clip_features
+from toy.captions import LABEL
+from toy.divers import TWIST_BEGINS, TWIST_LASTS
 from toy.tree import read_note, toy_dive, toy_plan, toy_times
-
-# What a label says, in its order. What is held is true at all times: no moment is its own.
-PARTS = ("takeoff", "somersaults", "twists", "position", "thing")
 
 
 def moments_of(dive):
@@ -40,6 +40,7 @@ def moments_of(dive):
 
     The take-off: from the last third of a second on the board to a tenth in the air. Somersaults:
     the whole flight. Twists, where there are any, and the position: as toy/divers.py draws them.
+    What is held is true at all times and has no moment of its own.
     """
     moments = {
         "takeoff": (dive.t_off - 1 / 3, dive.t_off + .1),
@@ -47,7 +48,8 @@ def moments_of(dive):
         "position": dive.hold,
     }
     if dive.twists:
-        moments["twists"] = (dive.t_off + .2 * dive.t_air, dive.t_off + .76 * dive.t_air)
+        begin = dive.t_off + TWIST_BEGINS * dive.t_air
+        moments["twists"] = (begin, begin + TWIST_LASTS * dive.t_air)
     return moments
 
 
@@ -60,13 +62,13 @@ def parts_of(words):
     >>> parts_of(["back", ",", "dive", ",", "no", "twist", ",", "pike", ",", "balls", ",", "a"])
     {'takeoff': [0], 'somersaults': [2], 'twists': [4, 5], 'position': [7], 'thing': [9]}
     """
-    places = {name: [] for name in PARTS}
+    places = {name: [] for name in LABEL}
     part = 0
     for place, word in enumerate(words):
         if word == ",":
             part += 1
-        elif part < len(PARTS):
-            places[PARTS[part]].append(place)
+        elif part < len(LABEL):
+            places[LABEL[part]].append(place)
     return places
 
 
@@ -77,15 +79,14 @@ def alignment(model, dataset, batch_size=16):
     model: a PeVL with the frame-word similarity. dataset: Clips of the toy benchmark, in evaluation
     mode, one view. The similarity of a part and a frame is the mean over the part's words.
     """
-    plan = {clip.name: clip for clip in toy_plan(read_note(dataset.cfg.folder)["settings"])}
     settings = read_note(dataset.cfg.folder)["settings"]
+    plan = {clip.name: clip for clip in toy_plan(settings)}
     middles = np.full(dataset.cfg.pose_frames, 0.5)                     # (T,) as Clips takes them
 
     text = model.encode_texts()
-    found = {name: [] for name in PARTS}                                # (hit, chance) of each clip
+    found = {name: [] for name in LABEL}                                # (hit, chance) of each clip
     for batch in DataLoader(dataset, batch_size):
-        one_view = {name: batch[name].flatten(0, 1) for name in ("frames", "keypoints", "scores")}
-        features = model({**one_view, "label": batch["label"]})
+        features = clip_features(model, batch, "cpu")
         for row, index in enumerate(batch["index"].tolist()):
             clip = plan[dataset.clips[index].id]
             dive = toy_dive(settings, clip.split, clip.label, clip.number)

@@ -60,6 +60,10 @@ TOY_CLASSES = (
 # How many turns the words of a class mean.
 TURNS = {"NoTwis": 0.0, "1Twis": 1.0, "15Twis": 1.5, "Dive": 0.5, "15som": 1.5}
 
+# Shares of the flight: when divers begin to twist, and for how long they do.
+TWIST_BEGINS = .2
+TWIST_LASTS = .56
+
 # Divers, scenes and cameras are numbered. Each split draws from numbers of its own (the second one
 # is excluded), so that no model can pass by recognising a swimsuit. Still pictures count from
 # STILLS up, one new identity a picture.
@@ -628,8 +632,8 @@ class Dive:
     def _scatter(self, rng, crowded):
         """Draw the Clutter of a scene, a list: shapes, then spectators, then things alone.
 
-        Shapes are anywhere, spectators and things where the diver will pass, so that four to eight
-        of them are in the picture most of the time.
+        Shapes are anywhere, spectators and things where the diver will pass, so that nearly
+        every frame shows some.
         """
         shapes = rng.integers(8, 14)
         spectators = rng.integers(8, 14)
@@ -686,7 +690,7 @@ class Dive:
 
         # About the body's own axis: twists, between a fifth and three quarters of the flight, and
         # half a turn for who faces the board.
-        twist = 2 * np.pi * self.twists * ease((since - .2) / .56)
+        twist = 2 * np.pi * self.twists * ease((since - TWIST_BEGINS) / TWIST_LASTS)
         if not runs:
             twist = twist + np.pi
         cos = np.cos(twist)
