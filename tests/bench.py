@@ -1,10 +1,11 @@
-"""Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [gpu] [--full]`.
+"""Where the time goes, as ratios measured in one run: `python tests/bench.py [train] [data] [pose] [peers] [gpu] [--full]`.
 
 train   share of the machine's matmul rate that PeVL reaches at ViT-B/16, forward and forward + backward; time per clip of
         each part at the toy size; evaluation with 48 and with 500 classes; memory with and without checkpointing;
         share of a step of train.py that waits for clips, at the toy and at 340x256 sizes
 data    clips per second of decode + augment against decoding every frame (and decord, torchcodec when installed)
 pose    frames per second of HRNet-W32, share of the time in the network
+peers   CLIP's image tower beside Hugging Face's, where `pip install transformers` was run
 gpu     on a card, in less than ten minutes: seconds, memory and share of the card's matmul rate of a step of train.py,
         with and without --grad-checkpointing and --compile, and the loader beside it; prints the table of docs/gpus.md
 Figures of one machine: they belong in a table with its name, never in a timed test.
@@ -420,6 +421,34 @@ MEMORY = {"ViT-B/16": (1.4, 1.2), "ViT-L/14": (4.3, 3.8)}      # GiB: fixed, and
 HEADER = "clips | s a step | clips/s | peak GiB | of the matmul rate"
 
 
+def in_turn(ours, theirs, runs):
+    """Seconds of the fastest call of each, called in turn, so that a busy moment meets both."""
+    ours(), theirs()
+    times = [], []
+    for _ in range(runs):
+        for work, spent in zip((ours, theirs), times):
+            start = time.perf_counter()
+            work()
+            spent.append(time.perf_counter() - start)
+    return min(times[0]), min(times[1])
+
+
+def peers(full):
+    try:
+        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    except ImportError as error:
+        print(f"transformers: not measured ({error}); pip install transformers")
+        return
+    config = CLIPVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                              patch_size=16, image_size=224, projection_dim=512, attn_implementation="sdpa")
+    theirs = CLIPVisionModelWithProjection(config).eval()
+    ours = CLIP(BACKBONES["ViT-B/16"]).visual.eval()
+    images = torch.randn(8, 3, 224, 224)
+    with torch.no_grad():
+        own, other = in_turn(lambda: ours(images), lambda: theirs(pixel_values=images), 15 if full else 7)
+    line("ViT-B/16 image tower, 8 images", f"{own:.2f} s", f"Hugging Face (sdpa) {other:.2f} s, {other / own:.2f} of ours")
+
+
 def batch_that_fits(backbone, gib):
     """Clips of a step, a power of two up to 32, that a card of `gib` should hold without checkpointing."""
     fixed, each = MEMORY[backbone]
@@ -576,12 +605,13 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.trial:
         return card_trial(args.trial)
-    if unknown := set(args.parts) - {"train", "data", "pose", "gpu"}:
-        parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected train, data, pose or gpu")
+    parts = {"train": train, "data": decoding, "pose": pose, "peers": peers, "gpu": gpu}
+    if unknown := set(args.parts) - set(parts):
+        parser.error(f"unknown part {sorted(unknown)[0]!r}. Expected one of {', '.join(parts)}")
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads")
     for name in args.parts or ("train", "data", "pose"):
         print(name)
-        {"train": train, "data": decoding, "pose": pose, "gpu": gpu}[name](args.full)
+        parts[name](args.full)
 
 
 if __name__ == "__main__":

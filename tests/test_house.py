@@ -25,6 +25,7 @@ STEPS = [
     ["tables.fit"],
     ["eval"],
     ["train", "hubconf"],
+    ["toy.results"],
     ["toy.stills", "toy.lab", "toy.alignment"],
     ["classroom"],
 ]

@@ -8,16 +8,16 @@ import pytest
 import train
 from runs import words
 from tables.rows import ROWS
-from toy import lab
+from toy import lab, results
 
 
 def test_claims_are_the_papers():
     """Every claim is a difference that the paper prints, between rows of its table."""
-    for table, pairs in lab.CLAIMS.items():
+    for table, pairs in results.CLAIMS.items():
         for better, worse in pairs:
             high, low = (ROWS[f"{table}/{name}"].top1 for name in (better, worse))
             assert high > low, f"{table}: {better} is printed with {high}, {worse} with {low}"
-    assert set(lab.CLAIMS) == {f"table{k}" for k in range(4, 10)}
+    assert set(results.CLAIMS) == {f"table{k}" for k in range(4, 10)}
 
 
 @pytest.mark.parametrize("high, low, verdict", [
@@ -28,9 +28,10 @@ def test_claims_are_the_papers():
     ([80], [90], "-10.0, not as in the paper; one seed has no error"),
 ])
 def test_claims_hold_beyond_two_standard_errors(high, low, verdict):
-    results = [lab.Result("pevl", "", 91.9, high), lab.Result("no-p2v", "", 91.1, low)]
-    assert lab.judge(results, "pevl", "no-p2v") == f"`pevl` above `no-p2v` (paper +0.8): {verdict}"
-    assert lab.judge(results, "pevl", "no-v2p") == "", "a row without runs has no verdict"
+    rows = [results.Result("pevl", "", 91.9, high, []), results.Result("no-p2v", "", 91.1, low, [])]
+    said = results.judge(rows, "pevl", "no-p2v")
+    assert said == f"`pevl` above `no-p2v` (paper +0.8): {verdict}"
+    assert results.judge(rows, "pevl", "no-v2p") == "", "a row without runs has no verdict"
 
 
 def test_lab(tree, tmp_path, monkeypatch, capsys):
@@ -55,14 +56,14 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     trained.clear()
     assert lab.main(command) == 0 and trained == [("table9/heatmap", 1), ("table7/p", 1)]
     out = capsys.readouterr().out
-    assert "run 3 of 4" in out and "Order of the paper: coordinates > heatmap" in out
+    assert "lab: table9, 2 of 4 runs to train, 1 at a time" in out and "Order of the paper: coordinates > heatmap" in out
     assert "`coordinates` above `heatmap` (paper +2.5): " in out
     with open(tmp_path / "lab" / "table9.csv", newline="") as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}
     assert rows.keys() == {"heatmap", "coordinates"} and rows["heatmap"]["paper"] == "80.1"
     for name, folder in (("heatmap", "table9-heatmap"), ("coordinates", "table7-p")):
         tops = [100 * json.loads(line)["top1"] for seed in (0, 1) for line in
-                (tmp_path / "lab" / folder / f"seed{seed}" / "metrics.jsonl").open()
+                (tmp_path / "lab" / folder / f"seed{seed}-epochs1" / "metrics.jsonl").open()
                 if json.loads(line)["kind"] == "test"]
         assert len(tops) == 2 and float(rows[name]["mean"]) == pytest.approx(sum(tops) / 2)
         assert float(rows[name]["std"]) == pytest.approx(abs(tops[0] - tops[1]) / 2 ** 0.5)
@@ -71,7 +72,7 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     page = (tmp_path / "lab" / "table9.html").read_text(encoding="utf-8")      # each seed leads to its run's page
     links = re.findall(r'href="([^"#]+)">([^<]+)</a>', page)
     assert len(links) == 4 and all((tmp_path / "lab" / path).is_file() for path, _ in links)
-    assert links[2][0] == "table7-p/seed0/report.html" and links[2][1] == f"{tops[0]:.1f}"
+    assert links[2][0] == "table7-p/seed0-epochs1/report.html" and links[2][1] == f"{tops[0]:.1f}"
     assert "80.1" in page and f"{float(rows['heatmap']['mean']):.1f} ± " in page
     trained.clear()                                            # all is there: nothing is trained
     assert lab.main(command) == 0 and not trained
@@ -84,3 +85,85 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     assert "lambda_r" in capsys.readouterr().err
     assert lab.main(["table55", *flags]) == 2
     assert "table5" in capsys.readouterr().err
+
+
+def published_line(trial, top1):
+    return {"key": trial.key, "row": trial.configs[0].row, "seed": trial.seed, "epochs": 4,
+            "top1": top1, "vs": "", "ps": "", "fw": "", "val": 50}
+
+
+def test_published_runs_stand_for_these_settings_alone(tmp_path, monkeypatch, capsys):
+    """--published prints what the file of published runs holds, trains nothing, and takes no run of
+    other settings, clips or CLIP weights for one of these."""
+    folder = tmp_path / "lab"
+    monkeypatch.setattr(lab, "PUBLISHED", tmp_path / "toy-runs.csv")
+    monkeypatch.setattr(train, "train", lambda *_: pytest.fail("--published trains nothing"))
+    runs = {}
+    for trial in lab.plan_runs("table9", 2, folder, [], {}):
+        top1 = 80 + trial.seed if trial.row == "table9/coordinates" else 70 + trial.seed
+        runs[trial.key] = published_line(trial, top1)
+    assert len(runs) == 4, "two rows with two seeds are four different runs"
+    results.write_runs(lab.PUBLISHED, runs)
+    assert results.read_runs(lab.PUBLISHED).keys() == runs.keys()
+
+    command = ["table9", "--published", "--out", str(folder)]
+    assert lab.main(command) == 0
+    said = capsys.readouterr().out
+    assert "`coordinates` above `heatmap` (paper +2.5): +10.0 ± 0.7, holds" in said
+    assert "80.5 ± 0.7" in said and "80.0 81.0" in said
+
+    # Coordinates are a row of Table 7 as well: it is one run, which both tables print.
+    assert lab.main(["table7", *command[1:]]) == 0
+    assert "| `p` |" in capsys.readouterr().out
+    assert lab.main(["table5", *command[1:]]) == 0
+    assert "none of its runs is published" in capsys.readouterr().out
+
+    for flags in (["--epochs", "5"], ["--lr", "0.1"], ["--pose-frames", "8"]):
+        assert lab.main([*command, *flags]) == 0
+        assert "none of its runs is published" in capsys.readouterr().out, flags
+    assert lab.main([*command, "--log-every", "7"]) == 0, "changes no figure"
+    assert "80.5" in capsys.readouterr().out
+    with monkeypatch.context() as other:
+        other.setitem(lab.tree.TOY_SETTINGS, "legs_lost", .99)
+        assert lab.main(command) == 0
+        assert "none of its runs is published" in capsys.readouterr().out
+    with monkeypatch.context() as other:
+        other.setattr(lab, "TINY", tmp_path / "toy-runs.csv")      # other weights
+        assert lab.main(command) == 0
+        assert "none of its runs is published" in capsys.readouterr().out
+
+    assert lab.main([*command, "--fresh"]) == 2
+    assert "--published --fresh" in capsys.readouterr().err
+    lab.PUBLISHED.write_text("row,top1\ntable9/heatmap,99\n")
+    assert lab.main(command) == 2
+    assert "toy-runs.csv has the columns" in capsys.readouterr().err
+
+
+def test_what_is_published_are_runs_of_the_rows():
+    """Each line of the file behind docs/toy.md names a row, and no run is there twice."""
+    runs = results.read_runs(lab.PUBLISHED)
+    first = lab.first_of_model()
+    seen = [(run["row"], run["seed"], run["epochs"]) for run in runs.values()]
+    assert len(set(seen)) == len(seen), "a row's seed is published twice: the older is of other settings"
+    for run in runs.values():
+        assert first[run["row"]] == run["row"], f"{run['row']}: published under the first row of its model"
+        assert 0 <= float(run["top1"]) <= 100
+
+
+@pytest.mark.slow
+def test_two_at_a_time(tree, tmp_path, capfd):
+    """--jobs 2 finds what one process finds, run by run; nothing of the children is left."""
+    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
+                              video_frames=1) if not f.startswith(("--row", "--seed"))]
+    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
+             in {k for row in ROWS.values() for k in row.overrides}]
+    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+    found = {}
+    for jobs in ("1", "2"):
+        out = tmp_path / f"jobs{jobs}"
+        assert lab.main(["table9", *flags, "--seeds", "1", "--jobs", jobs, "--out", str(out)]) == 0
+        said = capfd.readouterr()
+        assert f"{jobs} at a time" in said.out and "run 2 of 2" in said.out
+        assert "Traceback" not in said.err
+        found[jobs] = {(run["row"], run["top1"]) for run in results.read_runs(out / "runs.csv").values()}
+    assert found["1"] == found["2"] and len(found["1"]) == 2

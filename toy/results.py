@@ -1,0 +1,211 @@
+"""What the lab found: tables with error bars, and whether the paper's claims hold in them.
+
+here          | what it is                                         | tests/test_lab.py
+Result        | mean and spread of a row beside the paper's figure | test_lab
+CLAIMS        | what the paper says of two rows                    | test_claims_*
+judge         | whether it holds here                              | test_claims_*
+write_table   | a table as a page, a picture, Markdown and CSV     | test_lab
+read_runs     | every seed of every row, as the lab writes it      | test_published_*
+"""
+import csv
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from report.beside import lab_page
+from report.contents import LabRow
+from report.draw import draw_bars
+from support.files import atomic
+from tables.rows import ROWS
+
+# What the paper's tables say, as pairs: the row on the left is above the row on the right.
+CLAIMS = {
+    # Each part that is added helps.
+    "table4": (("pose", "baseline"), ("adapters", "pose"), ("ucmr", "adapters"), ("sgmc", "ucmr")),
+    # Each part of UCMR that is taken away is missed.
+    "table5": (("pevl", "no-ucmr"), ("pevl", "no-p2v"), ("pevl", "no-v2p"),
+               ("pevl", "no-refinement")),
+    # All levels together are better than any one or two, and the strengths of Eq. (5) help.
+    "table6": (("all", "ps"), ("all", "vs"), ("all", "fw"), ("all", "ps+vs"), ("all", "ps+fw"),
+               ("all", "vs+fw"), ("all", "vanilla")),
+    # The printed order, from the best to the worst.
+    "table7": (("pevl", "v+p+t"), ("v+p+t", "v+p"), ("v+p", "p+t"), ("p+t", "p"), ("p", "v+t"),
+               ("v+t", "v")),
+    # Adapters in all towers are best, in none worst.
+    "table8": (("all", "video+pose"), ("all", "pose"), ("all", "text"), ("all", "video"),
+               ("pose", "none"), ("text", "none"), ("video", "none")),
+    "table9": (("coordinates", "heatmap"),),
+}
+
+# The columns of runs.csv. key: what the settings are, as `lab.key_of` says them. top1 is of the
+# test split, val of the last epoch's validation, vs, ps and fw of a similarity alone; all in %.
+RUN_FIELDS = ("key", "row", "seed", "epochs", "top1", "vs", "ps", "fw", "val")
+
+
+# ---- Every run -----------------------------------------------------------------------------------
+
+def read_runs(path):
+    """A runs.csv -> its lines, key -> dict of RUN_FIELDS (texts); {} where there is no such file.
+
+    Raises ValueError where the file has other columns.
+    """
+    runs = {}
+    with suppress(FileNotFoundError), open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != RUN_FIELDS:
+            raise ValueError(f"{path} has the columns {reader.fieldnames}. Expected those of a "
+                             f"lab's runs.csv, {RUN_FIELDS}. Give the file that a lab wrote.")
+        for line in reader:
+            runs[line["key"]] = line
+    return runs
+
+
+def write_runs(path, runs):
+    """runs: key -> dict of RUN_FIELDS, written in the order of rows and seeds."""
+    def place(run):
+        return list(ROWS).index(run["row"]), int(run["seed"])
+
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, RUN_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(runs.values(), key=place))
+
+
+# ---- Rows of a table -----------------------------------------------------------------------------
+
+@dataclass
+class Result:
+    """A row of the printed table."""
+    name: str
+    what: str
+    paper: float | None                           # top-1 in %, on Diving48; None: no row of it
+    tops: list                                    # top-1 in % of each seed, here
+    pages: list                                   # of each seed: its run's page, "" where none is
+
+    @property
+    def mean(self):
+        return np.mean(self.tops)
+
+    @property
+    def spread(self):
+        """Standard deviation over seeds (of a sample: n - 1); one seed has none."""
+        if len(self.tops) < 2:
+            return None
+        return np.std(self.tops, ddof=1)
+
+    @property
+    def error(self):
+        """Standard error of the mean: how far it may be from the mean of all seeds there are."""
+        if self.spread is None:
+            return None
+        return self.spread / np.sqrt(len(self.tops))
+
+    @property
+    def said(self):
+        if self.spread is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.spread:.1f}"
+
+
+def order_of(results, key):
+    """Names of the rows from the best to the worst."""
+    # Rows that the paper does not print have no figure and come last.
+    ranked = sorted(results, key=lambda result: -(key(result) or 0))
+    return " > ".join(result.name for result in ranked)
+
+
+def judge(results, better, worse):
+    """A claim, and what the runs say of it, in a line of words; "" while a row has no run.
+
+    results: the Results of a table. better, worse: names of two rows. The standard error of a
+    difference of two means is the root of the sum of their squares. A difference of more than two
+    such errors is hardly chance.
+    """
+    found = {result.name: result for result in results}
+    if better not in found or worse not in found:
+        return ""
+
+    high, low = found[better], found[worse]
+    difference = high.mean - low.mean
+    claim = f"`{better}` above `{worse}`"
+    if high.paper is not None and low.paper is not None:
+        claim += f" (paper {high.paper - low.paper:+.1f})"
+    if high.error is None or low.error is None:
+        verdict = "as in the paper" if difference > 0 else "not as in the paper"
+        return f"{claim}: {difference:+.1f}, {verdict}; one seed has no error"
+
+    error = np.hypot(high.error, low.error)
+    if difference > 2 * error:
+        verdict = "holds"
+    elif difference > -2 * error:
+        verdict = "not told apart"
+    else:
+        verdict = "the reverse"
+    return f"{claim}: {difference:+.1f} ± {error:.1f}, {verdict}"
+
+
+def judge_all(table, results):
+    """The lines of `judge` for all claims of a table, a list."""
+    lines = []
+    for better, worse in CLAIMS.get(table, ()):
+        line = judge(results, better, worse)
+        if line:
+            lines.append(line)
+    return lines
+
+
+# ---- The table -----------------------------------------------------------------------------------
+
+def markdown_of(table, results):
+    """The table for people, with the two orders beneath and a line for each claim, a list."""
+    lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | standard error | "
+             "each seed |",
+             "|---|---|---|---|---|---|"]
+    for r in results:
+        each = " ".join(f"{top:.1f}" for top in r.tops)
+        printed = "-" if r.paper is None else r.paper
+        error = "-" if r.error is None else f"{r.error:.1f}"
+        lines.append(f"| `{r.name}` | {r.what} | {printed} | {r.said} | {error} | {each} |")
+    lines.append("")
+
+    if any(r.paper is not None for r in results):
+        lines.append(f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ")
+    lines += [f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
+
+    claims = judge_all(table, results)
+    if claims:
+        lines += ["What the paper says, and the difference here ± its standard error (holds: more "
+                  "than two of them):", ""]
+        lines += [f"* {line}" for line in claims] + [""]
+    return lines
+
+
+def page_of(table, results):
+    """The table as a page, each seed a link to the page of its run, where that is there."""
+    rows = [LabRow(r.name, r.what, r.paper, r.tops, r.pages) for r in results]
+    remarks = (f"Order of the paper: {order_of(results, lambda r: r.paper)}.",
+               f"Order here: {order_of(results, lambda r: r.mean)}.",
+               *judge_all(table, results))
+    return lab_page(table, "the toy benchmark", rows, remarks)
+
+
+def write_table(folder, table, results):
+    """results: Results of the rows that have runs -> <table>.html, .csv, .md, .png, each whole or
+    not."""
+    with atomic(folder / f"{table}.md") as part:
+        part.write_text("\n".join(markdown_of(table, results)), encoding="utf-8")
+
+    # For programs: unrounded.
+    with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "what", "paper", "mean", "std", "error", "seeds"))
+        for r in results:
+            each = " ".join(str(top) for top in r.tops)
+            writer.writerow((r.name, r.what, r.paper, r.mean, r.spread, r.error, each))
+
+    with atomic(folder / f"{table}.html") as part:
+        part.write_text(page_of(table, results), encoding="utf-8")
+
+    bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
+    draw_bars(bars, folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
