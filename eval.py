@@ -593,6 +593,9 @@ class EvalConfig:
         if self.row and self.ckpt:
             raise ValueError(f"--row {self.row} --ckpt {self.ckpt}. Expected --row without --ckpt. "
                              "Leave one of them out.")
+        if self.compare and (self.video or self.export):
+            raise ValueError(f"--compare {self.compare} beside --video or --export. Expected it "
+                             "beside a split, on whose clips two runs are compared. Leave one out.")
         if self.model and (self.row or self.ckpt or self.video):
             raise ValueError(f"--model {self.model} beside --row, --ckpt or --video. Expected "
                              "--model alone: a run of ours has its own. Leave one of them out.")

@@ -35,7 +35,7 @@ from tables.costs import build_on_meta
 from toy.divers import HEIGHT, TOY_CLASSES, TOY_JOINTS, WIDTH
 from toy.picture import toy_frame
 from toy.presets import TOY_PRESETS
-from toy.tree import TOY_SETTINGS, toy_dive, toy_poses, toy_times
+from toy.tree import TOY_SETTINGS, toy_footage
 
 FILES = {"pevl.py": pevl.__file__, "clip_model.py": clip_model.__file__}
 
@@ -66,13 +66,11 @@ def toy_clip(number, config):
     the label.
     """
     label = number % len(TOY_CLASSES)
-    dive = toy_dive(TOY_SETTINGS, "test", label, number)
-    seconds = toy_times(dive, TOY_SETTINGS)
-    centres, points = dive.seen(seconds)
-    keypoints, scores = toy_poses(dive, centres, points[:, :17], TOY_SETTINGS)
+    clip = toy_footage(TOY_SETTINGS, "test", label, number)
 
     # The T frames in the middle of T equal parts, as an evaluation takes them.
-    rows = nearest(seconds, sample_instants(seconds, np.full(config.pose_frames, 0.5)))
+    instants = sample_instants(clip.times, np.full(config.pose_frames, 0.5))
+    rows = nearest(clip.times, instants)
 
     # The middle crop, as an evaluation with one view takes it.
     S = config.image_size
@@ -81,13 +79,14 @@ def toy_clip(number, config):
     frames = []
     for i in rows[video_frame_index(config.pose_frames, config.video_frames)]:
         # A decoder scales the whole frame to the crop's height; so does this, with its own filter.
-        drawn = toy_frame(dive, seconds[i], centres[i], points[i])          # (H, W, 3)
+        drawn = toy_frame(clip.dive, clip.times[i], clip.centres[i], clip.points[i])
         small = torch.from_numpy(drawn.copy()).permute(2, 0, 1)[None].float()
         small = torch.nn.functional.interpolate(small, size=(h, w), mode="bilinear", antialias=True)
         pixels = small[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
         frames.append(cut(pixels, view.boxes[0], S).transpose(2, 0, 1))     # (3, S, S)
 
-    placed, scores = place(keypoints[rows], scores[rows], (HEIGHT, WIDTH), view, flip_index=None)
+    placed, scores = place(clip.keypoints[rows], clip.scores[rows], (HEIGHT, WIDTH), view,
+                           flip_index=None)
     return {"frames": torch.from_numpy(np.stack(frames)),
             "keypoints": torch.from_numpy(placed[0]).float(),
             "scores": torch.from_numpy(scores[0]).float(),

@@ -322,7 +322,9 @@ def test_features_of_a_split_are_saved(trained, tmp_path):
 
 def test_mistakes_of_video_flags(trained, capsys):
     for flags, said in ((["--every", "2"], "--every without --video"), (["--start", "3", "--end", "2"], "before the end"),
-                        (["--video", "a", "--extractor", "mediapip"], "mediapipe")):
+                        (["--video", "a", "--extractor", "mediapip"], "mediapipe"),
+                        (["--video", "a", "--compare", "clip"], "--compare clip beside --video"),
+                        (["--export", "onnx", "--compare", "clip"], "--compare clip beside --video or --export")):
         with pytest.raises(SystemExit):
             ev.main(["--ckpt", str(trained.run), *flags])
         assert said in capsys.readouterr().err

@@ -6,6 +6,9 @@
 here  | what it is                                        | tests/test_toy.py
 sheet | the picture: a row is a clip, its label above it  | test_the_sheet_shows_*
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import argparse
 import sys
 from pathlib import Path
@@ -13,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from support.commands import run_command
 from support.files import atomic
 from toy.divers import HEIGHT, TOY_CLASSES, WIDTH
 from toy.picture import toy_frame
-from toy.tree import TOY_SETTINGS, toy_dive, toy_poses, toy_times
+from toy.tree import TOY_SETTINGS, toy_footage
 
 FRAMES = 8      # of a clip, at equal distances
 LINE = 14       # pixels of a row's title
+MOST = 500      # clips of one picture
 
 
 def sheet(clips, first=0, split="train", settings=None):
@@ -34,19 +39,16 @@ def sheet(clips, first=0, split="train", settings=None):
     for row in range(clips):
         number = first + row
         label = number % len(TOY_CLASSES)
-        dive = toy_dive(settings, split, label, number)
-        times = toy_times(dive, settings)
-        centres, points = dive.seen(times)
-        keypoints, scores = toy_poses(dive, centres, points[:, :17], settings)
+        clip = toy_footage(settings, split, label, number)
 
         top = row * (HEIGHT + LINE)
         draw.text((2, top + 1), " ".join(TOY_CLASSES[label]), "black")
-        shown = np.linspace(2, len(times) - 3, FRAMES).round().astype(int)
+        shown = np.linspace(2, len(clip.times) - 3, FRAMES).round().astype(int)
         for column, i in enumerate(shown):
-            frame = toy_frame(dive, times[i], centres[i], points[i])
+            frame = toy_frame(clip.dive, clip.times[i], clip.centres[i], clip.points[i])
             corner = (column * WIDTH, top + LINE)
             image.paste(Image.fromarray(frame), corner)
-            for (x, y), score in zip(keypoints[i], scores[i]):
+            for (x, y), score in zip(clip.keypoints[i], clip.scores[i]):
                 inside = 1 < x < WIDTH - 2 and 1 < y < HEIGHT - 2
                 if score and inside:
                     ink = "white" if score > .5 else "grey"
@@ -65,12 +67,16 @@ def main(argv=None):
     parser.add_argument("--first", type=int, default=0, help="number of the first (%(default)s)")
     args = parser.parse_args(argv)
 
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(out) as part:
-        sheet(args.clips, args.first).save(part, "PNG")
-    print(f"wrote {out}")
-    return 0
+    def job():
+        if not (1 <= args.clips <= MOST and args.first >= 0):
+            raise ValueError(f"--clips {args.clips} --first {args.first}. Expected 1 to {MOST} "
+                             "clips, from number 0 on. Give such numbers.")
+        out = Path(args.out)
+        with atomic(out) as part:
+            sheet(args.clips, args.first).save(part, "PNG")
+        print(f"wrote {out}")
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ of interruptions. A worker is `python -m toy.tree ROOT FIRST STEP`, which people
 
 here        | what it is                                | tests/test_toy.py
 toy_poses   | what a pose detector would say of a clip  | test_noise_*
+toy_footage | all that a clip shows, before it is drawn | test_same_bytes_*
 write_clip  | a video and its pose clip                 | test_layout_*, test_same_bytes_*
 make_toy    | the whole tree, once                      | test_layout_*, test_made_again_*
 only_maker  | the lock that lets a second process wait  | test_two_makers_*, test_a_killed_*
@@ -218,15 +219,31 @@ def wrong_person(dive, centres, points, settings, rng):
     return np.where(wrong[:, None, None], flat, points)
 
 
+class Footage(NamedTuple):
+    """What one clip shows, frame by frame, before it is drawn; n frames."""
+    dive: Dive
+    times: np.ndarray        # (n,), seconds of the dive's clock
+    centres: np.ndarray      # (n, 3), what the camera aims at
+    points: np.ndarray       # (n, 23, 3), the body on the screen, as Dive.seen gives it
+    keypoints: np.ndarray    # (n, 17, 2), what a pose detector would say, as toy_poses gives it
+    scores: np.ndarray       # (n, 17)
+
+
+def toy_footage(settings, split, label, number):
+    """The Footage of one clip; `toy_frame` draws a frame of it."""
+    dive = toy_dive(settings, split, label, number)
+    times = toy_times(dive, settings)
+    centres, points = dive.seen(times)
+    keypoints, scores = toy_poses(dive, centres, points[:, :17], settings)
+    return Footage(dive, times, centres, points, keypoints, scores)
+
+
 def write_clip(root, settings, clip):
     """Write `rgb/<name>.mp4`, then `poses/<name>.npz`, which says that the clip is whole.
 
     The pose file has the fields of pose.write_pose, whose module would load torch in every worker.
     """
-    dive = toy_dive(settings, clip.split, clip.label, clip.number)
-    times = toy_times(dive, settings)
-    centres, points = dive.seen(times)
-
+    shown = toy_footage(settings, clip.split, clip.label, clip.number)
     video = io.BytesIO()
     with av.open(video, "w", format="mp4") as out:
         options = {"crf": str(settings["crf"]), "preset": "ultrafast"}
@@ -236,20 +253,19 @@ def write_clip(root, settings, clip):
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1          # with more, bytes may depend on the machine
 
-        for t, centre, body in zip(times.tolist(), centres, points):
-            picture = toy_frame(dive, t, centre, body)
+        for t, centre, body in zip(shown.times.tolist(), shown.centres, shown.points):
+            picture = toy_frame(shown.dive, t, centre, body)
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         out.mux(stream.encode())                       # what the encoder still holds
     write(root / "rgb" / f"{clip.name}.mp4", video.getvalue())
 
-    keypoints, scores = toy_poses(dive, centres, points[:, :17], settings)
     pose = io.BytesIO()
     np.savez_compressed(
         pose,
-        keypoints=keypoints.astype(np.float32),
-        scores=scores.astype(np.float32),
+        keypoints=shown.keypoints.astype(np.float32),
+        scores=shown.scores.astype(np.float32),
         size=np.array([HEIGHT, WIDTH]),
-        times=times - times[0],
+        times=shown.times - shown.times[0],
         joints=np.array(TOY_JOINTS),
         extractor=np.array("toy"),
     )
