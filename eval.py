@@ -20,7 +20,7 @@ Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test
 Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | a trained model to call         | load, label/            | tests/test_label.py
--             | two runs on the same clips      | evaluate_rival          | test_compare_*
+-             | two runs on the same clips      | evaluate_rival          | tests/test_evidence.py
 
 Shapes: B clips, R views, K classes, T pose frames, Tv video frames, J joints, S side of a crop.
 Accuracies are shares of 1 in code and files, percent in print and pictures.

@@ -90,7 +90,7 @@ def grade_command(args):
 
 
 def hidden_clips(folder, seed):
-    """hidden: test clips of other divers, scenes and cameras; of the other splits, a class each.
+    """hidden: test clips anew, of the test split's identities; of the others one of each class.
 
     They are read as `--data diving48`, whose layout they have: as `--data toy` the program would
     replace them by its own.

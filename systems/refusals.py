@@ -1,8 +1,8 @@
 """Settings that each make sense and together do not: refused before anything is read or built.
 
 here                | what it refuses                               | tests/test_robustness.py
-refuse_blind_towers | a tower that is to learn from what is not read | test_blind_towers_*
-refuse_too_much     | a batch of frames larger than the memory       | test_too_much_*
+refuse_blind_towers | a tower that is to learn from what is not read | test_towers_that_would_*
+refuse_too_much     | a batch of frames larger than the memory       | test_a_batch_beyond_*
 """
 import math
 import os

@@ -13,7 +13,7 @@ test_kills         | train.py: a run goes on bit for bit, and exits as it says |
 test_videos        | decode, Clips, data.py check, eval.py --video, pose.Video | damaged, foreign, huge and endless files
 test_annotations   | the readers of nine data sets                             | damaged bytes, other encodings, other shapes
 test_weights       | checkpoints, pose files, HRNet's, CLIP's weights, pickles | damage, missing parts, bombs, foreign code
-test_commands      | every command                                             | values that make no sense
+test_commands      | train, eval, data, pose, tables.costs, toy.lab            | values that make no sense
 """
 import collections
 import contextlib

@@ -1,5 +1,7 @@
 """The house: which files there are, and that imports run one way, at the top of files."""
 import ast
+import fnmatch
+import re
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
@@ -136,3 +138,18 @@ def test_lines_fit_a_screen():
             if len(line) > 100:
                 wide.append(f"{path.name}:{number}")
     assert not wide, wide
+
+
+def test_tests_that_the_maps_name_are_there():
+    """A table at the head of a file says which test proves what: each of these tests exists."""
+    defined = set()
+    for path in (HERE / "tests").rglob("*.py"):
+        defined |= set(re.findall(r"def (test_\w+)", path.read_text()))
+    files = {path.stem for path in (HERE / "tests").rglob("test_*.py")}
+    files.add("test_view")                                        # a function of data.py
+    for name, path in sources().items():
+        told = ast.get_docstring(ast.parse(path.read_text())) or ""
+        for word in re.findall(r"test_\w+(?:\*|\.\.\.)?", told):
+            pattern = word.replace("...", "*")
+            known = word in files or fnmatch.filter(defined, pattern)
+            assert known, f"{name}: its docstring names {word}, which no file of tests/ defines"

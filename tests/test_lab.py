@@ -167,3 +167,20 @@ def test_two_at_a_time(tree, tmp_path, capfd):
         assert "Traceback" not in said.err
         found[jobs] = {(run["row"], run["top1"]) for run in results.read_runs(out / "runs.csv").values()}
     assert found["1"] == found["2"] and len(found["1"]) == 2
+
+
+def test_the_tables_of_the_docs_are_the_published_runs(tmp_path):
+    """docs/toy.md prints, row for row and claim for claim, what its runs say; so nobody can edit a figure."""
+    text = (lab.PUBLISHED.parent / "toy.md").read_text()
+    known = results.read_runs(lab.PUBLISHED)
+    assert known, f"{lab.PUBLISHED} is empty"
+    counted = set()
+    for table in results.CLAIMS:
+        plan = lab.plan_runs(table, 5, tmp_path, [], known)
+        counted |= {trial.key for trial in plan if trial.run}
+        rows = lab.results_of(table, plan, tmp_path)
+        for line in results.markdown_of(table, rows) if rows else ():
+            assert line.strip() in text, f"{table}: docs/toy.md lacks this line:\n{line}"
+    for run in known.values():
+        assert run["key"] in counted or run["row"].startswith("readings/"), \
+            f"{run['row']} seed {run['seed']} is of other settings than the lab's: it stands in no table"

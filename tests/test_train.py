@@ -399,7 +399,7 @@ def kill_often(tree, undisturbed, out, kills, longest):
 
 
 def test_kills(tree, undisturbed, tmp_path):
-    kill_often(tree, undisturbed, tmp_path, 2, 2.5)
+    kill_often(tree, undisturbed, tmp_path, 1, 2.5)
 
 
 @pytest.mark.slow

@@ -471,7 +471,7 @@ def ray(angle, length):
 
 
 class Dive:
-    """One performance of the class `label`, for any time from the run-up to under water.
+    """One performance of the class that `words` name, for any time from the run-up to under water.
 
     The parts of a time: `pose` is the body on the board, `path` the course of its centre of mass,
     `joints` both together in the world, `seen` the same on the screen.
@@ -481,7 +481,8 @@ class Dive:
     whether the hall is full of spectators and of doubles of what divers hold, as in all clips.
     Cameras stand on one side of the pool, as in a broadcast.
 
-    Times are seconds from the clip's first frame. What is drawn once and then read:
+    Times are seconds of the dive's own clock; a clip begins up to a quarter of a second from its 0.
+    What is drawn once and then read:
         takeoff, position, thing       words of the class
         apparatus                      Springboard or Platform, as the scene has it
         somersaults, twists            numbers of turns; the sign of twists is their direction

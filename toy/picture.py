@@ -365,8 +365,7 @@ class Picture:
     def springboard(self):
         """A thin plank on a fulcrum; beyond it, it bends before the take-off and swings after.
 
-        The feet do not follow it: a body moves alike on both apparatuses, so that poses cannot tell
-        them apart (see toy/divers.py).
+        The feet do not follow it: a body moves alike on both apparatuses.
         """
         shape = self.dive.board
         post = self.dive.post_rgb

@@ -1,14 +1,14 @@
 """The tiny CLIP's pretraining: stills of the toy world with captions, and the command that does it.
 
-    python -m toy.stills --export toy/tiny-clip.pt         from nothing; 40 minutes on two cores
+    python -m toy.stills --export toy/tiny-clip.pt         from nothing; 37 minutes on two cores
 
 PeVL stands on a CLIP that has seen pictures with texts. The published ones are too large for a
 laptop's minutes, so the toy benchmark has a tiny one, and this file made it. It shows divers,
 boards and pools that no clip of the benchmark shows (identities are disjoint).
 
 part                                   here            tests/test_stills.py
-a still, its caption, its attributes   ToyStills       test_stills_*
-CLIP's contrast where captions repeat  CaptionedCLIP   test_captioned_*
+a still, its caption, its attributes   ToyStills       test_stills
+CLIP's contrast where captions repeat  CaptionedCLIP   test_captions_true_*
 share of attributes that are read      zero_shot       test_stills
 what the training loop has to know     StillsJob       test_stills
 
