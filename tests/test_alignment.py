@@ -98,6 +98,15 @@ def test_alignment_counts_frames_in_their_moments(test_clips, right):
         assert hits == (1.0 if right else 0.0), name
 
 
-def test_alignment_refuses_other_runs(tmp_path, capsys):
+def test_alignment_refuses_other_runs(tmp_path, capsys, monkeypatch):
+    """A run without the similarity that it measures: no pose, no text, one projection, other data."""
     assert alignment.main(["--ckpt", str(tmp_path / "nothing")]) == 2
     assert "Expected" in capsys.readouterr().err
+    whole = {"data": "toy", "model": "pevl", "text": True, "pose": True, "fusion": "similarities",
+             "sim": ["vs", "fw"]}
+    for change in ({"data": "diving48"}, {"model": "vilp"}, {"text": False}, {"pose": False},
+                   {"fusion": "concat"}, {"sim": ["vs", "ps"]}):
+        saved = {"config": whole | change}
+        monkeypatch.setattr(alignment, "open_checkpoint", lambda _: (tmp_path / "last.pt", saved))
+        assert alignment.main([]) == 2, change
+        assert "with the frame-word similarity" in capsys.readouterr().err, change

@@ -1,11 +1,18 @@
 """toy/lab.py: runs that are shared, cut and not repeated; a table that is what the runs found."""
 import csv
 import json
+import multiprocessing
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 import train
+from report.log import rows_of
 from runs import words
 from tables.rows import ROWS
 from toy import lab, results
@@ -26,6 +33,7 @@ def test_claims_are_the_papers():
     ([80, 82, 84], [90, 92, 94], "-10.0 ± 1.6, the reverse"),
     ([90], [80], "+10.0, as in the paper; one seed has no error"),
     ([80], [90], "-10.0, not as in the paper; one seed has no error"),
+    ([90, 90], [90, 90], "+0.0 ± 0.0, not told apart"),
 ])
 def test_claims_hold_beyond_two_standard_errors(high, low, verdict):
     rows = [results.Result("pevl", "", 91.9, high, []), results.Result("no-p2v", "", 91.1, low, [])]
@@ -34,14 +42,19 @@ def test_claims_hold_beyond_two_standard_errors(high, low, verdict):
     assert results.judge(rows, "pevl", "no-v2p") == "", "a row without runs has no verdict"
 
 
+def short_runs(tree, out):
+    """Flags of a lab whose runs take a second, without those that are the rows' to say."""
+    flags = [f for f in words(tree, out, epochs=1, image_size=20, pose_frames=2, video_frames=1)
+             if not f.startswith(("--row", "--seed"))]
+    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
+             in {k for row in ROWS.values() for k in row.overrides}]
+    return [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+
+
 def test_lab(tree, tmp_path, monkeypatch, capsys):
     """A table's rows x seeds are trained once each, a model that two tables share included; a lab
     that was cut goes on; the figures written are those of the runs' own test rows."""
-    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
-                              video_frames=1) if not f.startswith(("--row", "--seed"))]
-    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
-             in {k for row in ROWS.values() for k in row.overrides}]    # the rows' to say
-    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+    flags = short_runs(tree, tmp_path / "lab")
     trained, real = [], train.train
 
     def count(cfg, *others):
@@ -78,9 +91,12 @@ def test_lab(tree, tmp_path, monkeypatch, capsys):
     assert lab.main(command) == 0 and not trained
     assert lab.main([*command, "--fresh"]) == 130 and len(trained) == 2         # but for --fresh
     trained.clear()
-    for flags_beside in (["--row", "table5/no-p2v"], ["--seed", "1"]):
+    for flags_beside in (["--row", "table5/no-p2v"], ["--seed", "1"], ["--list-rows"]):
         assert lab.main([*command, *flags_beside]) == 2
         assert "beside a lab" in capsys.readouterr().err
+    for flags_beside in (["--seeds", "0"], ["--jobs", "0"]):
+        assert lab.main([*command, *flags_beside]) == 2
+        assert "Expected 1 or more" in capsys.readouterr().err
     assert lab.main([*command, "--lambda-r", "0.2"]) == 2        # other settings: not these runs
     assert "lambda_r" in capsys.readouterr().err
     assert lab.main(["table55", *flags]) == 2
@@ -118,7 +134,7 @@ def test_published_runs_stand_for_these_settings_alone(tmp_path, monkeypatch, ca
     assert lab.main(["table5", *command[1:]]) == 0
     assert "none of its runs is published" in capsys.readouterr().out
 
-    for flags in (["--epochs", "5"], ["--lr", "0.1"], ["--pose-frames", "8"]):
+    for flags in (["--epochs", "9"], ["--lr", "0.1"], ["--pose-frames", "8"], ["--init", "x.pt"]):
         assert lab.main([*command, *flags]) == 0
         assert "none of its runs is published" in capsys.readouterr().out, flags
     assert lab.main([*command, "--log-every", "7"]) == 0, "changes no figure"
@@ -136,12 +152,16 @@ def test_published_runs_stand_for_these_settings_alone(tmp_path, monkeypatch, ca
     assert "--published --fresh" in capsys.readouterr().err
     lab.PUBLISHED.write_text("row,top1\ntable9/heatmap,99\n")
     assert lab.main(command) == 2
-    assert "toy-runs.csv has the columns" in capsys.readouterr().err
+    assert "toy-runs.csv line 1: other columns" in capsys.readouterr().err
+    lab.PUBLISHED.unlink()
+    assert lab.main(command) == 2
+    assert "Expected the list of published runs" in capsys.readouterr().err
 
 
 def test_what_is_published_are_runs_of_the_rows():
     """Each line of the file behind docs/toy.md names a row, and no run is there twice."""
     runs = results.read_runs(lab.PUBLISHED)
+    assert runs
     first = lab.first_of_model()
     seen = [(run["row"], run["seed"], run["epochs"]) for run in runs.values()]
     assert len(set(seen)) == len(seen), "a row's seed is published twice: the older is of other settings"
@@ -152,21 +172,76 @@ def test_what_is_published_are_runs_of_the_rows():
 
 @pytest.mark.slow
 def test_two_at_a_time(tree, tmp_path, capfd):
-    """--jobs 2 finds what one process finds, run by run; nothing of the children is left."""
-    flags = [f for f in words(tree, tmp_path / "lab", epochs=1, image_size=20, pose_frames=2,
-                              video_frames=1) if not f.startswith(("--row", "--seed"))]
-    flags = [f for f in flags if not f.lstrip("-").removeprefix("no-").replace("-", "_")
-             in {k for row in ROWS.values() for k in row.overrides}]
-    flags = [f for f in flags if not f.startswith(("--sim", "--fusion", "--pose-input"))]
+    """--jobs 2 finds what one process finds, run by run."""
     found = {}
     for jobs in ("1", "2"):
         out = tmp_path / f"jobs{jobs}"
-        assert lab.main(["table9", *flags, "--seeds", "1", "--jobs", jobs, "--out", str(out)]) == 0
+        flags = short_runs(tree, out)
+        assert lab.main(["table9", *flags, "--seeds", "1", "--jobs", jobs]) == 0
         said = capfd.readouterr()
         assert f"{jobs} at a time" in said.out and "run 2 of 2" in said.out
         assert "Traceback" not in said.err
         found[jobs] = {(run["row"], run["top1"]) for run in results.read_runs(out / "runs.csv").values()}
     assert found["1"] == found["2"] and len(found["1"]) == 2
+    assert not multiprocessing.active_children(), "a process of the lab is left"
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_ends_the_lab(tree, tmp_path, capfd):
+    """Its error says which run it was; those that wait are not trained, and no process is left."""
+    out = tmp_path / "lab"
+    broken = out / "table9-heatmap" / "seed0-epochs1"
+    broken.mkdir(parents=True)
+    (broken / "last.pt").write_bytes(b"no checkpoint")
+    assert lab.main(["table9", *short_runs(tree, out), "--seeds", "4", "--jobs", "2"]) == 2
+    said = capfd.readouterr().err
+    assert "error: table9/heatmap seed 0: " in said and "Traceback" not in said
+    assert not multiprocessing.active_children(), "a process of the lab is left"
+    begun = [path for path in out.glob("*/seed*") if path != broken]
+    assert len(begun) <= 2, f"runs were begun after the failure: {begun}"
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_of_the_lab(tree, tmp_path):
+    """The runs save and end, none begins, and the command says so in a line."""
+    out = tmp_path / "lab"
+    flags = [flag for flag in short_runs(tree, out) if not flag.startswith("--epochs")]
+    command = [sys.executable, "-m", "toy.lab", "table9", *flags, "--epochs", "500", "--seeds", "4",
+               "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=lab.tree.PROJECT, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
+    folders = [out / row / "seed0-epochs500" for row in ("table9-heatmap", "table7-p")]
+    deadline = time.monotonic() + 120
+    while not all(rows_of(folder, "step") for folder in folders):
+        assert time.monotonic() < deadline and process.poll() is None, "the runs did not begin"
+        time.sleep(.2)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, 128 + signal.SIGINT)
+    assert "Traceback" not in said, said
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True).stdout
+    group = [line.split() for line in listed.splitlines()]
+    left = [state for number, state in group if number == str(process.pid) and state[0] != "Z"]
+    assert not left, "a process of the lab is left"              # Z: ended, and not yet taken note of
+    assert all((folder / "last.pt").is_file() for folder in folders), "what was trained is lost"
+    assert len(list(out.glob("*/seed*"))) == 2, "a run was begun after Ctrl-C"
+
+
+def test_a_list_of_runs_that_is_none_is_refused(tmp_path):
+    """Whatever is wrong with it, the error names file and line."""
+    path = tmp_path / "runs.csv"
+    head = ",".join(results.RUN_FIELDS) + "\n"
+    good = "aa,table9/heatmap,0,8,50.0,,,,40\n"
+    path.write_text(head + good)
+    assert list(results.read_runs(path)) == ["aa"] and not results.read_runs(tmp_path / "none.csv")
+    for bad in ("bb,table9/heatmap,0\n", "bb,table9/gone,0,8,50,,,,40\n", "bb,table9/heatmap,x,8,50,,,,\n",
+                "bb,table9/heatmap,0,8,,,,,\n", "bb,table9/heatmap,0,8,101,,,,\n", good[:-1] + ",1\n"):
+        path.write_text(head + good + bad)
+        with pytest.raises(ValueError, match=r"runs\.csv line 3: .*Expected a lab's list of runs"):
+            results.read_runs(path)
+    path.write_bytes(head.encode() + b"bb,table9/heatm\xe4p,0,8,50,,,,40\n")
+    with pytest.raises(ValueError, match="Expected a lab's list of runs"):
+        results.read_runs(path)
 
 
 def test_the_tables_of_the_docs_are_the_published_runs(tmp_path):

@@ -28,6 +28,7 @@ from data import Clips, DataConfig
 from eval import open_checkpoint, rebuild_from, settings_of
 from pevl import cosine
 from support.commands import run_command
+from support.settings import Parser
 from support.sampling import sample_instants
 from systems.views import clip_features
 from toy.captions import LABEL
@@ -111,8 +112,8 @@ def alignment(model, dataset, batch_size=16):
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", default="", help="a run of PeVL on the toy benchmark (newest)")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="(test)")
     args = parser.parse_args(argv)
@@ -120,7 +121,9 @@ def main(argv=None):
     def job():
         path, saved = open_checkpoint(args.ckpt)
         config = saved["config"]
-        if config["data"] != "toy" or config["model"] != "pevl" or "fw" not in config["sim"]:
+        compares = (config["text"] and config["pose"] and config["fusion"] == "similarities"
+                    and "fw" in config["sim"])
+        if config["data"] != "toy" or config["model"] != "pevl" or not compares:
             raise ValueError(f"{path}: {config['model']} on {config['data']}. Expected PeVL on the "
                              "toy benchmark, with the frame-word similarity. Choose another one.")
         model = rebuild_from(path, saved, "")

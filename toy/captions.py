@@ -326,7 +326,7 @@ def read_apparatus(dive, t, centre):
     if inside >= 3:
         return dive.apparatus.lower()
 
-    # Railings, the board and what carries it, from the far end to just before the tip.
+    # Railings, the board and what carries it, from the far end to a quarter of a body past the tip.
     parts = []
     for quarter in range(-11, 2):
         for y in (.5, 0, -.35, -.75):

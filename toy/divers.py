@@ -120,8 +120,8 @@ BROW = 22                  # one body height before the face: where the head loo
 POINTS = 23
 FEET = slice(15, 19)       # ankles and toes
 
-# Weights in the centre of mass. They sum to 42 / 41, not to 1: this shifts a flight by less than a
-# pixel, and another divisor would move every joint of the clips that exist.
+# Weights in the centre of mass. They sum to 42 / 41, not to 1: this shifts a flight by 1.3 pixels
+# at most, and another divisor would move every joint of the clips that exist.
 MASS = np.zeros(POINTS)
 MASS[EARS] = 1
 MASS[SHOULDERS] = 5
@@ -525,7 +525,8 @@ class Dive:
         self.drops = generator(DROPS, *seed).random((34, 4)).tolist()      # of the splash
 
         # The upward speed is the one that brings the centre of mass to .70 above the water after
-        # t_air seconds: there the hands of a stretched body touch it.
+        # t_air seconds: the fingers of a stretched body are then a tenth above it, and touch it
+        # a fiftieth of a second later.
         self.com0 = MASS @ self.pose(np.array([self.t_off]))[0]            # (3,) at the take-off
         fall = GRAVITY * self.t_air ** 2 / 2
         self.vy = (0.70 - self.height - self.com0[1] + fall) / self.t_air
@@ -546,7 +547,7 @@ class Dive:
             (into, self.position),
             (out, self.position),
             (out + .17, "entry"),
-            (1.6, "entry"),               # past the end of every clip
+            (1.6, "entry"),               # past the end of most clips, and held from there on
         )
         for share, name in flight:
             times.append(share * self.t_air)
@@ -689,8 +690,7 @@ class Dive:
         posture = self._posture_at(t)
         xy, z = self.limbs(posture)                                        # (23, n) each
 
-        # About the body's own axis: twists, between a fifth and three quarters of the flight, and
-        # half a turn for who faces the board.
+        # About the body's own axis: twists, and half a turn for who faces the board.
         twist = 2 * np.pi * self.twists * ease((since - TWIST_BEGINS) / TWIST_LASTS)
         if not runs:
             twist = twist + np.pi
@@ -706,7 +706,8 @@ class Dive:
         xy *= np.exp(1j * roll)
 
         # Ankles are so far behind the board's tip, and feet so far above the board. A run-up covers
-        # .68 in its last half second; its hop is highest at the hurdle, .27 s before the take-off.
+        # .68 in the half second that ends .13 s before the take-off; its hop is highest at the
+        # hurdle, .27 s before it.
         if runs:
             behind = .68 * ease((before - .13) / .5) + .1
             hop = .16 * np.clip(1 - ((before - .27) * self.speed / .15) ** 2, 0, 1)
@@ -763,8 +764,9 @@ class Dive:
         z[HIPS] = .062 * side
         z[SHOULDERS] = .105 * size.width * side
 
-        # Arms. What they spread to the side is missing in the plane of x and y, so that a bone
-        # keeps its length. Lengths are shares of the body's height.
+        # Arms. What they spread to the side is missing in the plane of x and y, so that an upper
+        # arm keeps its length; a bent forearm loses up to a hundredth. Lengths are shares of the
+        # body's height.
         upper = posture.shoulders - posture.spine
         fore = upper + posture.elbows
         across = np.cos(side * posture.spread)                             # (2, n)

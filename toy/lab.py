@@ -3,15 +3,17 @@
     python -m toy.lab table5 --seeds 5                seeds 0 to 4 of each row, then the table
     python -m toy.lab table5 --seeds 5 --jobs 2       two runs at a time, which share the cores
     python -m toy.lab table5 --published              the runs behind docs/toy.md; none is trained
-    python -m toy.lab all --seeds 5                   every table, which takes a night
-    python -m toy.lab table5 --seeds 1 --epochs 4     any flag of train.py may follow
+    python -m toy.lab all --seeds 5                   Tables 4 to 9, some 15 hours on two cores
+    python -m toy.lab table5 --seeds 1 --epochs 4     flags of train.py may follow
 
-Rows of one model share its runs, other tables' included. What is done is not done again, but for
---fresh; a run that was cut goes on. All rows of a table are trained for its LAB_EPOCHS
-(toy/presets.py), unless --epochs says otherwise. Results: out/lab/table5.html, a page whose seeds
-lead to the pages of their runs, .md, .csv and .png: each row's mean, standard deviation and
-standard error over the seeds, and for each claim of the paper whether it holds here.
-out/lab/runs.csv lists every run.
+Rows of one model share its runs, also between tables that train equally long. What is done is not
+done again, but for --fresh; a run that was cut goes on. All rows of a table are trained for its
+LAB_EPOCHS (toy/presets.py), unless --epochs says otherwise.
+
+Results, in out/lab: table5.md, each row's mean, standard deviation and standard error over the
+seeds, and for each claim of the paper whether it holds here; table5.html, a page with the same,
+whose seeds lead to the pages of their runs; table5.csv, the rows unrounded; table5.png, bars.
+runs.csv lists every run.
 
 part                                        here          tests/test_lab.py
 which runs a table needs, which are there   plan_runs     test_lab
@@ -19,7 +21,7 @@ what a run's figures depend on              key_of        test_published_*
 runs side by side                           trained       test_two_at_a_time
 the tables themselves                       toy/results.py
 """
-if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+if __name__ in ("__main__", "__mp_main__"):       # before PyTorch, which takes seconds to import
     import support.interrupt
 
 import contextlib
@@ -31,8 +33,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +47,7 @@ from clip_model import TINY
 from report.log import rows_of
 from support.checks import unknown_name
 from support.commands import run_command
-from support.files import hash_of
+from support.files import hash_of, lock
 from support.interrupt import CODE
 from support.settings import Parser
 from tables.rows import ROWS, TABLES
@@ -53,6 +57,10 @@ from toy.results import CLAIMS, Result, read_runs, write_runs, write_table
 
 # Every run behind the tables of docs/toy.md.
 PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "toy-runs.csv"
+
+# Settings that say nothing of a run's figures: those that may change while it is trained, but for
+# where its data and its first weights lie, and the row's name, which stands for its switches.
+UNKEYED = train.FREE - {"root", "poses", "init", "allow_broken"} | {"row"}
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Trial:
 
 def first_of_model():
     """Row -> the first row, over all tables, that has the same switches: their runs are shared."""
-    # PeVL itself is a row of Tables 4 to 8: it is trained once, not five times.
+    # PeVL itself is a row of Tables 4 to 8: it is trained once for each number of epochs.
     first = {}
     shared = {}
     for name, row in ROWS.items():
@@ -78,10 +86,10 @@ def first_of_model():
 
 
 def key_of(configs):
-    """Twelve hexadecimal digits that differ where a run's figures may: settings, clips, the CLIP.
+    """Twelve hexadecimal digits of a run's settings, the toy's clips and the tiny CLIP.
 
-    Settings that have their defaults are left out, so that a new flag changes no key; so are those
-    that change no number, such as the folder, and the name of the row, which its switches say.
+    Not of the code, of the number of threads, or of what lies in a folder that is named. Settings
+    that have their defaults are left out, so that a new flag changes no key.
     """
     differing = {"clips": tree.hash_of(tree.TOY_SETTINGS)}
     if TINY.exists():                             # else the tiny CLIP has random weights
@@ -89,10 +97,15 @@ def key_of(configs):
     for config in configs:
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
-            if field.name not in (*train.FREE, "row") and value != field.default:
+            if field.name not in UNKEYED and value != field.default:
                 differing[field.name] = value
     text = json.dumps(differing, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def epochs_of(table):
+    """How long a table's rows are trained, as words of the command line."""
+    return ["--epochs", str(LAB_EPOCHS.get(table, LAB_EPOCHS["default"]))]
 
 
 def plan_runs(table, seeds, folder, flags, known):
@@ -103,12 +116,11 @@ def plan_runs(table, seeds, folder, flags, known):
     # The folder is that of the first row with these switches, so that `table5/pevl` finds what
     # `table4` trained; the name in the plan stays the table's own, under which it is printed.
     shared = first_of_model()
-    epochs = ["--epochs", str(LAB_EPOCHS.get(table, LAB_EPOCHS["default"]))]
     plan = []
     for seed, name in itertools.product(range(seeds), TABLES[table]):
         row = shared[name]
         own = ["--row", row, "--seed", str(seed)]
-        (cfg, *others), _ = train.settings([*epochs, *flags, *own])
+        (cfg, *others), _ = train.settings([*epochs_of(table), *flags, *own])
 
         out = folder / row.replace("/", "-") / f"seed{seed}-epochs{cfg.epochs}"
         configs = (dataclasses.replace(cfg, out=str(out)), *others)
@@ -122,15 +134,38 @@ def plan_runs(table, seeds, folder, flags, known):
 def begin_worker(threads):
     """What a process of the lab does first: share the cores, and leave the screen to the lab."""
     torch.set_num_threads(threads)
-    sys.stdout = sys.stderr = open(os.devnull, "w")    # a run's lines are in its log.txt as well
+    # What a run says while it trains is in its log.txt as well.
+    sys.stdout = sys.stderr = open(os.devnull, "w")
 
-    # Ctrl-C reaches all processes. One that trains saves first (support/signals.py); one that
-    # waits or is still starting has nothing to save.
+    # Ctrl-C reaches all processes. One that trains saves first (support/signals.py); one that waits
+    # has nothing to save.
     signal.signal(signal.SIGINT, lambda *_: os._exit(CODE))
+
+    # Nobody waits for a run of a lab that was killed: it saves, and ends.
+    def follow():
+        multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def outcome(future, trial, jobs):
+    """Wait for a run; raise what it raised, with its name."""
+    try:
+        future.result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            f"a process of the lab was killed. Expected memory for {jobs} runs at a time. Lower "
+            "--jobs, and give the same command again: finished runs are kept.") from None
+    except ValueError as reason:
+        raise ValueError(f"{trial.row} seed {trial.seed}: {reason}") from reason
 
 
 def trained(trials, jobs):
-    """Train these, `jobs` at a time, and give each as it is done. A run that fails ends the lab."""
+    """Train these, `jobs` at a time, and give each as it is done.
+
+    A run that fails ends the lab, once those beside it have ended.
+    """
     if jobs == 1:                                 # in this process, whose screen shows its progress
         for trial in trials:
             train.train(*trial.configs)
@@ -138,16 +173,25 @@ def trained(trials, jobs):
         return
 
     # A small model does not fill many cores: runs side by side, with few threads each, are faster.
+    # No more are handed over than run: one that waited in the pool could not be called back.
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, begin_worker, (threads,)) as pool:
-        waiting = {pool.submit(train.train, *trial.configs): trial for trial in trials}
-        try:
-            for done in as_completed(waiting):
-                done.result()                     # raises what the run raised
-                yield waiting[done]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(jobs, context, begin_worker, (threads,))
+    rest = iter(trials)
+    running = {}
+    try:
+        for trial in itertools.islice(rest, jobs):
+            running[pool.submit(train.train, *trial.configs)] = trial
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                trial = running.pop(future)
+                outcome(future, trial, jobs)
+                for following in itertools.islice(rest, 1):
+                    running[pool.submit(train.train, *following.configs)] = following
+                yield trial
+    finally:
+        pool.shutdown(cancel_futures=True)        # waits until those that train have saved
 
 
 def line_of(trial):
@@ -201,18 +245,21 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
     if train_missing:
         missing = [trial for trial in plan if trial.run is None]
     record = folder / "runs.csv"
-    begun = time.monotonic()
     if missing:
         print(f"lab: {table}, {len(missing)} of {len(plan)} runs to train, {jobs} at a time",
               flush=True)
+        data_cfg = missing[0].configs[1]
+        if data_cfg.data == "toy":                # here, where its progress is seen
+            tree.make_toy(data_cfg.folder)
+    begun = time.monotonic()
     with contextlib.closing(trained(missing, jobs)) as finished:
         for number, trial in enumerate(finished, 1):
             trial.run = line_of(trial)
             known[trial.key] = trial.run
             write_runs(record, {**read_runs(record), trial.key: trial.run})
-            wait = (time.monotonic() - begun) / number * (len(missing) - number)
+            left = (time.monotonic() - begun) / number * (len(missing) - number)
             print(f"lab: {trial.row} seed {trial.seed} {float(trial.run['top1']):.1f} %, run "
-                  f"{number} of {len(missing)}, about {wait / 60:.0f} min left", flush=True)
+                  f"{number} of {len(missing)}, about {left / 60:.0f} min left", flush=True)
 
             # After each run, so that a lab that takes a night can be looked at in the evening.
             write_table(folder, table, results_of(table, plan, folder))
@@ -252,30 +299,45 @@ def check_command(own, args):
         if value:
             raise ValueError(f"{flag} {value} beside a lab. Expected neither: it trains all rows "
                              "of its table with seeds 0 to --seeds - 1. Leave it out.")
+    if args.list_rows:
+        raise ValueError("--list-rows beside a lab. Expected it alone: python train.py "
+                         "--list-rows. Leave it out.")
     if own.published and args.fresh:
         raise ValueError("--published --fresh. Expected one of them: the first trains nothing. "
                          "Leave one out.")
+    if own.published and not PUBLISHED.is_file():
+        raise ValueError(f"no {PUBLISHED}. Expected the list of published runs. Take it from the "
+                         "repository, or leave --published out.")
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(f"{__doc__}\ntables: {', '.join(TABLES)}, all. Flags: --seeds N (5), --jobs N (1), "
-              "--published, and those of `python train.py --help`.")
+              "--published, and those of `python train.py --help` but --row and --seed.")
         return 0
     own, flags = read_command(argv)
-    _, args = train.settings(flags)
+    _, args = train.settings([*epochs_of(own.table), *flags])
 
     def job():
         check_command(own, args)
+        tables = CLAIMS if own.table == "all" else (own.table,)
         folder = Path(args.out or "out/lab")
-        known = {}
         if own.published:
-            known.update(read_runs(PUBLISHED))
-        if not args.fresh:
-            known.update(read_runs(folder / "runs.csv"))
-        for table in CLAIMS if own.table == "all" else (own.table,):
-            lab(table, own.seeds, folder, flags, known, own.jobs, not own.published)
+            # In a folder of their own: they are no runs of this machine.
+            known = read_runs(PUBLISHED)
+            for table in tables:
+                lab(table, own.seeds, folder / "published", flags, known, train_missing=False)
+            return
+
+        # Held until this process ends: two labs in one folder would train the same runs.
+        held = lock(folder / "lab.lock", f"process {os.getpid()}")
+        with held:
+            known = {}
+            if not args.fresh:
+                known = read_runs(folder / "runs.csv")
+            for table in tables:
+                lab(table, own.seeds, folder, flags, known, own.jobs)
 
     return run_command(job)
 

@@ -1,8 +1,9 @@
 """What a camera sees of a dive: one frame, drawn from far to near.
 
-A frame is drawn twice as large and then reduced, which smooths the edges. Everything is a polygon,
-an ellipse or a line of one colour; a body looks round because each of its parts is drawn dark
-first, and then lighter and smaller on the side of the light.
+A frame is drawn twice as large and then reduced, which smooths the edges. But for the sky and the
+veil of the water everything is a polygon, an ellipse or a line of one colour; a body looks round
+because each of its parts is drawn dark first, and then lighter and smaller on the side of the
+light.
 
 here      | what it is                            | tests/test_toy.py
 Picture   | the drawing of a dive at one instant  | test_joints_lie_*, test_the_apparatus_*
@@ -79,7 +80,7 @@ class Part(NamedTuple):
     arguments: Any     # a tuple
 
 
-@functools.lru_cache(1024)    # a clip has some 200 shades, and each frame asks for them again
+@functools.lru_cache(1024)    # a clip has some 60 shades, and each frame asks for them again
 def shade(rgb, gain=1.0):
     """A colour, made lighter or darker, as Pillow takes it: a tuple of integers up to 255.
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from support.commands import run_command
 from support.files import atomic
+from support.settings import Parser
 from toy.divers import HEIGHT, TOY_CLASSES, WIDTH
 from toy.picture import toy_frame
 from toy.tree import TOY_SETTINGS, toy_footage
@@ -60,17 +61,19 @@ def sheet(clips, first=0, split="train", settings=None):
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="out/toy-world.png", help="the picture (%(default)s)")
     parser.add_argument("--clips", type=int, default=8, help="how many (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (%(default)s)")
     args = parser.parse_args(argv)
 
     def job():
-        if not (1 <= args.clips <= MOST and args.first >= 0):
+        last = args.first + args.clips
+        if not (1 <= args.clips <= MOST and 0 <= args.first and last <= TOY_SETTINGS["train"]):
             raise ValueError(f"--clips {args.clips} --first {args.first}. Expected 1 to {MOST} "
-                             "clips, from number 0 on. Give such numbers.")
+                             f"clips of the {TOY_SETTINGS['train']} of the training split, which "
+                             "count from 0. Give such numbers.")
         out = Path(args.out)
         with atomic(out) as part:
             sheet(args.clips, args.first).save(part, "PNG")

@@ -166,9 +166,9 @@ class CaptionedCLIP(ZeroShotCLIP):
         self.register_buffer("yes", torch.tensor(4.0), persistent=False)
 
     def forward(self, batch):
-        """-> label, image (B, e), sentence (B, e), patches (B, N, P) and, in training, wordings
-        (B, 2, e); beside them what the losses compare: parts (B, N, P), attributes (B, A), mentions
-        (B, A), facts (B, 5)."""
+        """-> label, image (B, e), sentence (B, e), patches (B, N, P); beside them what the
+        losses compare: parts (B, N, P), attributes (B, A), mentions (B, A). Unless `paraphrase` is
+        0 also wordings (B, 2, e) and their facts (B, 5)."""
         if "tokens" not in batch:
             return super().forward(batch)
 

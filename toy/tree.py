@@ -70,13 +70,13 @@ TOY_SETTINGS = {
     "cut": .25,             # how far a clip begins before or after its dive's clock, seconds
     "crf": 20,              # quality of the video, x264's scale: 0 is lossless, 51 the worst
     "joint_noise": .012,    # of a detected joint, body heights
-    "joint_drop": .04,      # shares of joints that are missing, and that are elsewhere
-    "joint_jump": .02,
+    "joint_drop": .04,      # share of joints that are missing, twice that behind the body
+    "joint_jump": .02,      # share of joints that are elsewhere
     "frame_drop": .01,      # share of frames without any joint
     # Shares of clips with a fault that lasts, and how many frames it lasts, at least and at most.
     "legs_lost": .35,       # knees and ankles are missing, from some time in the flight on
     "sides_swapped": .25,   # left and right of the whole body change places
-    "wrong_person": .25,    # a spectator is taken for the diver
+    "wrong_person": .25,    # a spectator is taken for the diver, where one is in sight
     "stretch": [5, 10],
 }
 
