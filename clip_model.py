@@ -658,7 +658,7 @@ def load_clip(name_or_path, image_size=None, backbone=None, quick_gelu=True):
     must hold. quick_gelu=False: for weights trained with the exact GELU, as no file tells (LAION).
 
     Raises ValueError for an unknown name, a file that cannot be read or whose keys do not fit, and
-    an image_size that cuts patches; FileNotFoundError for a path where no file is.
+    an image_size that cuts patches; FileNotFoundError for a path with a suffix where no file is.
     """
     known = name_or_path in BACKBONES
     if known:

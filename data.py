@@ -69,7 +69,7 @@ class Benchmark:
     read: Callable            # Source -> label texts, clips; see published/annotations.py
     classes: int              # K; 0: as many as the files name
     prompt: str               # the paper's text around a label (Sec. 3.1)
-    metrics: tuple            # what the papers report; the first one chooses the best checkpoint
+    metrics: tuple            # what is told, the papers' main figure first: it chooses the best
     splits: dict              # train, val, test -> the data set's own name
     layout: str               # files to fetch and where they go, as a tree
     variant: str = ""         # the DataConfig field that chooses among versions; "": there is one
@@ -443,8 +443,8 @@ def tie(pose, clip, instants, joints):
     is, 0 at its first frame.
 
     The rows must go with the frames. As many rows as frames are taken one for one, whatever times
-    they carry. Of other numbers, known times must cover the clip; unknown ones are spread evenly,
-    with a row for every second, third or fourth frame. Raises ValueError.
+    they carry. Of other numbers, known times must end with the clip; unknown ones are spread
+    evenly, about a row for every frame, or for every second, third or fourth. Raises ValueError.
     """
     if pose.joints != joints:
         raise ValueError(f"joints {pose.joints[:3]}..., the first pose file has {joints[:3]}...")
@@ -459,7 +459,8 @@ def tie(pose, clip, instants, joints):
     # A file that covers the whole video (`clip.pose` names it) is cut as the video is. Without
     # times and with a span in seconds that cannot be done: then it has to be a file of the clip.
     if clip.pose and (has_times or clip.unit == "f"):
-        where = clock if clip.unit == "s" else rows
+        # A millisecond early, as support/video.py cuts the frames: the two must agree.
+        where = clock + 1e-3 if clip.unit == "s" else rows
         rows = rows[(where >= clip.start) & (where < clip.end)]
         if not len(rows):
             raise ValueError(f"its pose file ends before {clip.start:g} {clip.unit}")
@@ -532,9 +533,8 @@ class Clips(torch.utils.data.Dataset):
 
     With train=False, the first three have a leading axis of R = `views` crops. Everything random is
     drawn from (seed, epoch, index), so that neither workers nor a resumed run change it. A broken
-    clip is replaced in training, nine times in ten by one of its class; in evaluation it is black
-    and without joints,
-    to be counted as wrong.
+    clip is replaced in training, first nine times in ten by one of its class; in evaluation it is
+    black and without joints, to be counted as wrong.
 
     Raises FileNotFoundError or ValueError for annotation files that are not what they should be,
     and for a split without clips.
@@ -610,7 +610,7 @@ class Clips(torch.utils.data.Dataset):
     def __getitem__(self, number):
         """Item `number` = index + epoch * len(self), the dict that the class describes.
 
-        Raises ValueError in training where neither the clip nor 49 others can be read.
+        Raises ValueError in training where the clip and 49 draws of another cannot be read.
         """
         epoch, index = divmod(int(number), len(self))
         rng = np.random.default_rng([self.cfg.seed, epoch, index])
@@ -624,11 +624,11 @@ class Clips(torch.utils.data.Dataset):
     def _load_or_replace(self, index, rng):
         """-> the tensors of clip `index`, or of what stands in for it; which clip it is; the error.
 
-        Raises ValueError where, in training, the clip and 49 others cannot be read.
+        Raises ValueError where, in training, the clip and 49 draws of another cannot be read.
         """
         chosen = index
         error = ""
-        for _ in range(50):
+        for attempt in range(50):
             try:
                 return self._load(self.clips[chosen], rng), chosen, error
             except BROKEN as reason:
@@ -636,9 +636,10 @@ class Clips(torch.utils.data.Dataset):
             if not self.train:
                 return self._black(), chosen, error
 
-            # Another clip of the class; at times any clip, for a whole class may be lost.
+            # Another clip of the class; at times, and always after ten tries, any clip, for a whole
+            # class may be lost.
             same_class = self.by_label[self.clips[index].label]
-            if rng.random() < 0.9:
+            if attempt < 10 and rng.random() < 0.9:
                 chosen = int(rng.choice(same_class))
             else:
                 chosen = int(rng.choice(len(self)))
@@ -789,9 +790,11 @@ def small(H, W):
 def probe(dataset, clip):
     """What is wrong with a clip, "" if nothing, after its first and last frame and its pose."""
     try:
-        _, instants = decode(clip.path, first_and_last, small, clip)
+        instants = None
+        if dataset.cfg.read_video:
+            _, instants = decode(clip.path, first_and_last, small, clip)
         pose_path = dataset.pose_path(clip)
-        if os.path.exists(pose_path):             # missing ones are counted apart
+        if dataset.cfg.read_poses and os.path.exists(pose_path):      # missing: counted apart
             tie(read_pose(pose_path), clip, instants, dataset.joints)
     except BROKEN as error:
         return f"{clip.id}: {error}"
@@ -835,11 +838,11 @@ def check_split(dataset, trained, full):
     PersonFacts of the clips that were looked at.
 
     dataset: its `Clips`. trained: those of the training split, the same object when it is that.
-    full: decode from every clip, not from about 50.
+    full: look at every clip, not at 50 to 99 of them.
     """
     cfg = dataset.cfg
     clips = dataset.clips
-    missing = [clip for clip in clips if not os.path.exists(clip.path)]
+    missing = [clip for clip in clips if cfg.read_video and not os.path.exists(clip.path)]
     there = sorted(set(clips) - set(missing))
     step = 1 if full else max(1, len(there) // 50)
     sample = there[::step]
@@ -910,7 +913,8 @@ def add_arguments(parser):
     """The words of the command line that are no settings."""
     parser.add_argument("command", choices=["check", "layout"], help="what to do")
     parser.add_argument("name", help="data set: " + ", ".join(DATASETS))
-    parser.add_argument("--full", action="store_true", help="check every clip, not 50 a split")
+    parser.add_argument("--full", action="store_true",
+                        help="check every clip, not 50 to 99 a split")
 
 
 def name_as_data(ask):

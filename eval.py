@@ -72,8 +72,8 @@ from tables.rows import ROWS, find_row, preset_of
 def choose_precision(precision, device):
     """`auto`, `fp32`, `bf16` or `fp16` -> the one that is used on `device`.
 
-    bf16 by itself only where the GPU has it: older ones emulate it. On CPUs without it a step takes
-    hundreds of times as long, so asking for half precision there is a ValueError.
+    bf16 by itself only where the GPU has it: older ones emulate it. Half precision on anything but
+    a GPU is a ValueError: a CPU that emulates it takes hundreds of times as long for a step.
     """
     on_gpu = device.type == "cuda"
     if precision == "auto":
@@ -81,7 +81,7 @@ def choose_precision(precision, device):
         return "bf16" if native else "fp32"
     if precision != "fp32" and not on_gpu:
         raise ValueError(f"--precision {precision} on {device.type}, which emulates it. "
-                         "Expected fp32 there. Leave --precision out.")
+                         "Expected fp32 there. Give --precision fp32.")
     return precision
 
 
@@ -510,10 +510,14 @@ def lowest_seen(path, saved):
     evaluation of the validation split (`eval.py --eval-split val`) that lies beside it.
     """
     ended = saved["at"]["epoch"]
-    found = [row for row in rows_of(path.parent, "epoch") if row["epoch"] == ended]
+    config = saved["config"]
+    found = []
+    if config.get("eval_split", "val") == "val":  # else its rows are of other clips
+        found = [row for row in rows_of(path.parent, "epoch") if row["epoch"] == ended]
     for measured in sorted(path.parent.glob("eval-val-*view.json")):
         about = json.loads(measured.read_text("utf-8"))
-        if Path(about.get("checkpoint", "")).name == path.name:
+        same_run = Path(about.get("checkpoint", "")).name == path.name
+        if same_run and about.get("data") == config["data"]:
             found.append(about)
 
     for row in found:
@@ -583,7 +587,7 @@ class EvalConfig:
             raise ValueError(f"--start {self.start} --end {self.end}. Expected seconds, the start "
                              "before the end. Change them.")
         alone = {"pose": self.pose, "start": self.start, "every": self.every,
-                 "extractor": self.extractor, "end": self.end < math.inf}
+                 "window": self.window, "extractor": self.extractor, "end": self.end < math.inf}
         wrong = [f"--{name}" for name, given in alone.items() if given and not self.video]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} without --video. Expected a video with them. Add "
@@ -593,6 +597,9 @@ class EvalConfig:
         if self.row and self.ckpt:
             raise ValueError(f"--row {self.row} --ckpt {self.ckpt}. Expected --row without --ckpt. "
                              "Leave one of them out.")
+        if self.model == "clip" and self.compare == "clip":
+            raise ValueError("--model clip --compare clip: one system twice. Expected another one "
+                             "to compare with. Leave --compare out.")
         if self.compare and (self.video or self.export):
             raise ValueError(f"--compare {self.compare} beside --video or --export. Expected it "
                              "beside a split, on whose clips two runs are compared. Leave one out.")
@@ -747,6 +754,9 @@ def evaluate_rival(cfg, data_cfg, main, path, saved, world, precision):
         own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
         seen = {key: saved["config"][key] for key in own if key in saved["config"]}
         name = path.parent.name
+        if name == main.name:                     # two of the lab's, or best.pt beside last.pt
+            main.name = main.about["checkpoint"]
+            name = str(path)
     else:
         seen = {"read_video": True, "read_poses": False}
         name = f"CLIP {main.model.config.backbone}, zero-shot"

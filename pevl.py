@@ -7,7 +7,8 @@ all systems share, lie beneath it in systems/config.py and systems/base.py.
 
 The idea. A video says how an action looks, the joints of a body say how it moves, and the text of a
 label says what it means. Three encoders, one frozen CLIP with small trained adapters, turn them
-into tokens (Sec. 3.1). Two blocks let the modalities help each other before they are compared:
+into tokens (Sec. 3.1). One block lets video and pose help each other, and one module compares both
+with the text:
 
 UCMR  Unsymmetric Cross-Modality Refinement (Sec. 3.2). Pose and video help each other, in unlike
       ways: P2V, pose-adapted vision attention, tells the video where to look (Eq. 1); V2P,
@@ -35,7 +36,7 @@ The letters of axes, the same wherever clips are meant:
 
 B   clips of a batch                      | J   joints of a body
 T   pose frames of a clip (48)            | W   text tokens of a prompt
-Tv  video frames of a clip (16)           | K   classes, U the different labels of a batch
+Tv  video frames of a clip (16)           | K   classes; U texts of a batch, min(B, K)
 N   patches of a frame (196)              | d   width of a transformer (768 for images)
 Nv  1 + N: the class token, then patches  | e   size of an embedding (512); h heads, c = d / h
 
@@ -558,7 +559,7 @@ class V2P(Refinement):
 
     Queries: the J joints, and one for the background, made of the frame's class token + a learned
     vector (D7). Keys and values: all Nv video tokens as they leave the encoder, before P2V: Eq. (2)
-    has Eq. (1)'s K_v. Pose frames between two video frames have no picture and stay as they are.
+    has Eq. (1)'s K_v. The other pose frames have no picture and stay as they are.
 
     Eq. (2) for one query (1.4142, 0), c = 2, and two video tokens with the keys (1, 0) and (0, 1):
     its scores are 1 and 0, so it takes 0.73 of the first value and 0.27 of the second.
@@ -715,8 +716,9 @@ def semantic_weights(labels, discrepancy):
 
         s_ij = discrepancy_ij / sum over differing k of discrepancy_ik     n_i = number that differ
 
-    The n_i (B - 1 in the paper, where all labels of a batch differ) make the mean weight of a row's
-    negatives 1, as in the plain loss: text contents move the pushing from one negative to another.
+    The n_i (the paper has B - 1, the same where all labels of a batch differ) make the mean weight
+    of a row's negatives 1, as in the plain loss: text contents move the pushing from one negative
+    to another.
     A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
 
     labels (B,) int64 < K; discrepancy (K, K) >= 0 -> w (B, B) >= 0; row i: the anchor.
@@ -958,8 +960,7 @@ class PeVL(ActionModel):
     def read_pose(self, z):
         """z (B, T, 1 + J, d) -> (B, T, e): the mean token of a frame through CLIP's read-out (D9).
 
-        Not the class token: what a pose says lies in its joints, and CLIP's class token has never
-        seen one.
+        Not the class token alone, which has never seen a joint: what a pose says lies in those.
         """
         return self.clip.visual.read_out(z.mean(2))
 
@@ -971,8 +972,9 @@ class PeVL(ActionModel):
     def refine_video(self, z, M):
         """z (B, Tv, Nv, d) where P2V stands, M (B, Tv, N) -> z_v^R (B, Tv, Nv, d).
 
-        Behind the last block the class token alone is read: P2V gives no other, (B, Tv, 1, d).
-        Elsewhere the later blocks go over all refined tokens once more (D30).
+        Behind the last block the class tokens alone are read, and with p2v_kind="attention" P2V
+        gives no others, (B, Tv, 1, d). Elsewhere the later blocks go over all refined tokens once
+        more (D6).
         """
         is_last = self.place == len(self.video.blocks)
         class_only = is_last and self.config.p2v_kind == "attention"
@@ -1015,7 +1017,7 @@ class PeVL(ActionModel):
         return sims
 
     def contrast(self, sim, labels, column):
-        """Eq. (6) of one similarity: sim (B, U) of clips with the U different texts -> scalar.
+        """Eq. (6) of one similarity: sim (B, U) of clips with the U texts of a batch -> scalar.
 
         column (B,): which of the U texts is that of clip j. A text that several clips have was
         encoded once; here it gets a column for each of them, as in the sums of Eq. (5).

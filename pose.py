@@ -39,7 +39,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageDraw
 
 from published.hrnet import WEIGHTS, fold_norms, load_hrnet, predict
-from published.pose_files import IMPORTERS, BrokenClip, ImportOptions, VideoFacts, clip_id
+from published.pose_files import (IMPORTERS, MOST_FRAMES, BrokenClip, ImportOptions, VideoFacts,
+                                  clip_id)
 from published.pose_programs import MEDIAPIPE, mediapipe_pose, rtmlib_pose
 from support.arrays import BadArrays, read_npz
 from support.checks import unknown_name
@@ -47,6 +48,7 @@ from support.commands import run_command
 from support.files import atomic, cache_folder
 from support.packages import cached, has_package, optional_package
 from support.person import person_facts, summarise
+from support.processes import choose_device
 from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
 from support.video import BROKEN, open_video
@@ -249,7 +251,8 @@ def write_pose(path, keypoints, scores, size, times, joints, extractor=""):
 
 
 def gaussian_heatmaps(keypoints, scores, size, sigma):
-    """The picture that ViLP makes of a pose; with sigma 2 also HRNet's target in training:
+    """The picture that ViLP makes of a pose. With sigma 2 it is HRNet's target in training as well,
+    but for the rounding of the joint to a pixel and the cut at 3 sigma:
 
         heatmap[y, x] = exp(-((x - joint_x)^2 + (y - joint_y)^2) / (2 sigma^2))
 
@@ -421,12 +424,15 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
     weights: a name of WEIGHTS or a file. flip: the mean with the mirrored crop. batch: crops at a
     time, where the boxes are given beforehand. device: "" is CUDA where there is one.
     """
-    if not device:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(device or "auto")
 
     # channels_last is the layout in memory that convolutions are fastest with.
     model = fold_norms(cached(load_hrnet, weights))
     model = model.to(device, memory_format=torch.channels_last)
+    joints = model.final_layer.out_channels
+    if joints != 17:
+        raise ValueError(f"{weights} finds {joints} joints. Expected COCO's 17. Name one of "
+                         f"{', '.join(WEIGHTS)}.")
     look = partial(predict, model, flip=flip)
 
     if boxes:
@@ -545,15 +551,13 @@ def detect_people(frames, device):
     return boxes
 
 
-MOST_FRAMES = 10 ** 7                             # of a video: four days
-
-
 @lru_cache(maxsize=1)
 def read_boxes(path):
     """csv clip,frame,x0,y0,x1,y1[,score] -> {clip: list of arrays (n, 5)}, one for each frame.
 
     frame counts from 0, a frame may have several rows or none, the score is 1 where it is not
-    given. A list ends with the clip's last box. Raises ValueError, with the line, for a bad row.
+    given. A list ends with the clip's last box. Raises ValueError, with the line, for a bad row,
+    and FileNotFoundError without a file.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file of boxes {path}. Expected a csv. Check --boxes.")
@@ -567,7 +571,8 @@ def read_boxes(path):
                 row["score"] = row.get("score") or 1
                 box = [float(row[key]) for key in ("x0", "y0", "x1", "y1", "score")]
                 frame = int(row["frame"])
-                if not np.isfinite(box).all() or not 0 <= frame <= MOST_FRAMES:
+                is_box = np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]
+                if not is_box or not 0 <= frame <= MOST_FRAMES:
                     raise ValueError(f"frame {frame}")
                 frames = clips.setdefault(row["clip"], {})
                 frames.setdefault(frame, []).append(box)
@@ -619,7 +624,8 @@ def extract(video, extractor="hrnet", **options):
     """A video file -> PoseClip of the person in it, a row for each frame.
 
     extractor: a name of EXTRACTORS; the options go to it. Raises ValueError for an unknown one and
-    for a missing package or weights, BrokenClip for a video that cannot be read.
+    for a missing package, FileNotFoundError for a path of weights that is none, BrokenClip for a
+    video that cannot be read.
     """
     if extractor not in EXTRACTORS:
         raise unknown_name("extractor", extractor, EXTRACTORS)

@@ -121,10 +121,10 @@ class TrainConfig:
     def __post_init__(self):
         check_fields(self)
 
-        # The cosine begins where the warm-up ends: it would never begin.
+        # The warm-up may end with the training, and not after it.
         if self.warmup > self.epochs:
             raise ValueError(f"--warmup {self.warmup:g} beside --epochs {self.epochs}. Expected a "
-                             "warm-up that ends before the training does. Lower --warmup.")
+                             "warm-up that ends with the training at the latest. Lower --warmup.")
         if self.fresh and self.resume:
             raise ValueError("--fresh --resume. Expected one of them: the first begins anew, the "
                              "second insists on going on. Leave one out.")
@@ -132,7 +132,7 @@ class TrainConfig:
 
 # What may change from one part of a run to the next, since it changes none of its numbers. Where
 # the clips, their poses and the file of --init lie may change as well: that they are the same ones
-# is in the identity.
+# is in the identity, as far as ids, labels, texts and a sample of the pose files tell (data.py).
 FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force",
         "fresh", "tensorboard", "skip_nonfinite", "allow_broken"}
 
@@ -683,8 +683,8 @@ def open_folder(run):
 
 
 def close_folder(run):
-    """Give the lock back, and take the folder away where the run ended before it had begun: an
-    empty run would be found as the newest, and one that is restarted would ask for --fresh."""
+    """Give the lock back, and take the folder away where the run ended before its first step: there
+    is nothing in it to continue or to evaluate."""
     if run.lock:
         run.lock.close()
     failed = sys.exc_info()[0] is not None

@@ -7,6 +7,9 @@
     python -m classroom hidden DIR --seed 7                    clips for the open task
     python -m classroom board out/*/eval-test-1view.json       its leaderboard
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import argparse
 import sys
 
@@ -15,7 +18,7 @@ from classroom.assignments import ASSIGNMENTS, MARKS, chosen
 from classroom.grade import grade, marks_of
 from classroom.make import make_copy, make_solutions, refuse_full
 from support.files import atomic
-from toy.tree import make_toy
+from toy.tree import TOY_SETTINGS, make_toy
 
 
 def parser():
@@ -95,6 +98,9 @@ def hidden_clips(folder, seed):
     They are read as `--data diving48`, whose layout they have: as `--data toy` the program would
     replace them by its own.
     """
+    if seed == TOY_SETTINGS["seed"]:
+        raise ValueError(f"--seed {seed} gives the clips that every student has. Expected another "
+                         "number. Choose one, and keep it to yourself.")
     make_toy(refuse_full(folder), {"seed": seed, "train": 16, "val": 16})
     print(f"{folder}: the toy benchmark's test clips of seed {seed}. Measure with `python eval.py "
           f"--data diving48 --root {folder} --ckpt CHECKPOINT`")

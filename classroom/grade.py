@@ -15,6 +15,7 @@ lay_out    | the hand-in over a student's copy          | test_hand_in_brings_no
 run_mark   | the processes of a mark                    | test_bad_manners_cost_points_only
 """
 import json
+import math
 import os
 import select
 import shutil
@@ -37,7 +38,7 @@ LEFT_OUT = {"tests", "conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "set
             "pyproject.toml", "sitecustomize.py", "usercustomize.py", "data", "out", "build",
             "__pycache__", "venv", "env", "node_modules"}
 LARGEST = 50 * 2 ** 20                            # bytes of a file
-PAUSE = 15                                        # seconds beyond a fact's own until a process dies
+PAUSE = 15                                        # seconds beyond that until a process dies
 
 
 @dataclass
@@ -130,8 +131,8 @@ def one_process(order, home, until):
     process.stdin.write(json.dumps(order).encode())
     process.stdin.close()
 
-    # Silence for longer than a fact may take: it hangs where no alarm reaches it.
-    patience = order["seconds"] + PAUSE
+    # Silence for longer than a fact or an import (runner.py) may take: no alarm reaches it.
+    patience = 4 * order["seconds"] + PAUSE
     text = b""
     ended = ""
     while True:
@@ -226,6 +227,9 @@ def grade(hand_in, marks, seed=1, seconds=20, mark_seconds=180, memory=2048, roo
     if not hand_in.is_dir():
         raise ValueError(f"{hand_in} is no folder. Expected a hand-in. Name the folder that the "
                          "student gave back.")
+    if not (0 < seconds < math.inf and 0 < mark_seconds < math.inf and memory > 0):
+        raise ValueError(f"--seconds {seconds} --mark-seconds {mark_seconds} --memory {memory}. "
+                         "Expected numbers above 0. Change them.")
     limits = {"fact": seconds, "mark": mark_seconds, "memory": memory}
     results = []
     with tempfile.TemporaryDirectory(prefix="grade-") as place:

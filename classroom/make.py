@@ -1,7 +1,8 @@
 """The student's copy of this repository, and the teacher's folder of solutions.
 
-The copy is made from a list of what goes in, never from a list of what stays out: no history, no
-test that holds an answer, no notes of the teacher. In it all works but the blanked functions.
+Files of the top level, packages but TEACHERS, and FOLDERS go in, without what NOT_FOR_STUDENTS
+names: no history, no test that holds an answer, nothing of classroom/. In the copy all works but
+the blanked functions.
 
 here            | what it writes                       | tests/test_classroom.py
 make_copy       | the student's folder                 | test_copy_fails_with_nothing_but_...

@@ -9,6 +9,9 @@ shapes_of  | the tensors of a row: toy clip, ViT-B/16       | test_shapes_are_th
 block      | a function: prose, code, shapes, ledger, tests | test_no_line_of_code_is_lost
 page       | the whole file                                 | test_the_page_is_what_the_source_makes
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import argparse
 import sys
 from dataclasses import dataclass

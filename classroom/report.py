@@ -98,7 +98,7 @@ def board(paths):
     for path in map(Path, paths):
         try:
             found = json.loads(path.read_text("utf-8"))
-            rows.append((found["top1"], found["mean"], found["clips"], path))
+            rows.append((float(found["top1"]), float(found["mean"]), int(found["clips"]), path))
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no evaluation. Expected an eval-<split>-<views>view.json. "
                              "`python eval.py` writes one beside the checkpoint.") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import Clips
+from data import Clips, is_even
 from pose import JOINT_SETS, joint_set
 from published.annotations import Clip
 from support.video import decode
@@ -69,8 +69,8 @@ def duration(instants):
 def windows(start, end, every, width):
     """Where a window stands that begins each `every` seconds -> list of (start, end), ascending.
 
-    start, end: seconds between which windows lie. The last one ends with the video; it is left out
-    where it would be shorter than half of `width`, unless it is the only one.
+    start, end: seconds between which windows lie. One that would reach beyond `end` is cut there,
+    and left out where less than half of `width` is left, unless it is the only one.
 
     >>> windows(0.0, 5.0, every=2.0, width=2.0)
     [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0)]
@@ -90,8 +90,13 @@ def windows(start, end, every, width):
 def with_times(pose, video):
     """The PoseClip with a time for each row, so that it can be cut: public files have none.
 
-    Its rows are then laid evenly over the frames of the video, as PoseClip.clock says.
+    Its rows are then laid evenly over the frames of the video, as PoseClip.clock says. Raises
+    ValueError where they are too few or too many for it (data.is_even).
     """
     if np.isnan(pose.times).any():
-        pose.times = pose.clock(instants_of(video))
+        instants = instants_of(video)
+        if not is_even(len(pose.times), len(instants)):
+            raise ValueError(f"{len(pose.times)} rows of poses beside {len(instants)} frames of "
+                             f"{video}. Expected as many. Give its own pose file with --pose.")
+        pose.times = pose.clock(instants)
     return pose

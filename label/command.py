@@ -37,7 +37,7 @@ def label_videos(cfg, labeller):
     """Label the files of `cfg.video`; returns a list of rows, one for each answer, as dicts.
 
     cfg: EvalConfig. A file that cannot be read is named and stops nothing, unless it is the only
-    one: then it is a ValueError.
+    one: then it is a ValueError or an OSError.
     """
     files = list(find_videos(cfg.video).values())
     if not files:
@@ -57,8 +57,8 @@ def label_videos(cfg, labeller):
         print(f"warning: {doubt}")
     folder = Path(cfg.out or "out/videos")
 
-    # One file at a time, so that what was answered is on the screen and on disk when a later one
-    # ends the run; a broken file among many is a row of the table like any other.
+    # One file at a time, so that what was answered is on the screen, and its picture on disk, when
+    # a later one ends the run; a broken file among many is a row of the table like any other.
     rows = []
     begun = time.monotonic()
     for number, video in enumerate(files, 1):
@@ -66,7 +66,10 @@ def label_videos(cfg, labeller):
             rows += label_one(cfg, labeller, video, folder)
         except BROKEN as error:
             if len(files) == 1:
-                raise
+                if isinstance(error, (OSError, ValueError)):
+                    raise
+                raise ValueError(f"{video}: {error}. Expected a whole video. Fetch it "
+                                 "again.") from error
             print(f"broken: {video}: {error}")
             rows.append({"video": str(video), "error": str(error)})
         if len(files) > 1:

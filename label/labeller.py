@@ -203,7 +203,7 @@ class Labeller:
 
     @torch.no_grad()
     def doubts(self, best):
-        """A sentence for each similarity that is lower than the validation clips' lowest.
+        """A sentence for each similarity that is lower than in 99 of 100 validation clips.
 
         best: name -> logit of the label that won. The figures are logits over 1 / tau, cosines.
         """

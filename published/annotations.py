@@ -14,7 +14,8 @@ and the place, what was expected and what to do.
     -                 | files that are something else | read_text, misfit | test_hostile_*
     -                 | one clip with two labels      | read_index        | test_two_labels_*
 
-This is ground: it imports nothing of this project. `data.DATASETS` says which reader is whose.
+This is ground: of this project it imports support/shapes.py alone. `data.DATASETS` says which
+reader is whose.
 """
 import csv
 import io
@@ -168,7 +169,7 @@ def read_table(path, name, columns, optional=()):
                 cells.append(row[place] if is_there else "")
             yield rows.line_num, cells
     except csv.Error as error:
-        # A quotation mark that is never closed, a cell of over 131,072 characters, a null byte.
+        # A quotation mark that is never closed, or a cell of over 131,072 characters.
         raise ValueError(f"{path}, line {rows.line_num}: this is no csv ({error}). Expected "
                          f"{expected} and rows of such cells. Correct it or fetch the file "
                          "again.") from None
@@ -577,7 +578,7 @@ def read_k400(source):
     for name, path in by_name.items():
         by_video[name[:11]] = path
 
-    raw = f"{root}/raw/"
+    raw = f"{root / 'raw'}/"                      # as os.walk spells it, also where root is "."
     clips = []
     for label, video, start, end in rows:
         name = "%s_%06d_%06d" % (video, start, end)           # a hot loop: beats an f-string
@@ -714,6 +715,7 @@ def read_custom(source):
     clips = {"train": [], "val": [], "test": []}
     seen = {}                                     # a piece of video -> label, split and line
     shared = []
+    file_of = {}                                  # name of a pose file -> its video
     rows = read_table(path, source.name, CUSTOM_COLUMNS, optional=("start", "end"))
     for number, (file, label, split, start_text, end_text) in rows:
         span = read_span(start_text, end_text)
@@ -730,6 +732,11 @@ def read_custom(source):
             shared.append(f"{file} (lines {before[2]} and {number})")
 
         name = os.path.splitext(file)[0]
+        whole = os.path.normpath(file)
+        other = file_of.setdefault(os.path.basename(name), whole)
+        if other != whole:
+            raise bad_place(path, f"line {number}", file,
+                            f"another file name than that of {other[:80]}: they share a pose file")
         clip_id = name
         if (start, end) != (0, math.inf):
             clip_id = f"{name}_{start_text}_{end_text}"

@@ -92,7 +92,7 @@ def _download(url, part, sha256):
             reason = error
             print(f"{url}: {reason}", file=sys.stderr)
             # 416, "range not satisfiable": the part is as long as the file, or longer, and yet was
-            # never accepted. It holds something else.
+            # never accepted: it holds something else, or a run ended just before.
             if getattr(error, "code", 0) == 416:
                 part.unlink(missing_ok=True)
             continue

@@ -19,6 +19,7 @@ of a frame. A point is (x, y) in pixels, (0, 0) the centre of the top left pixel
 x0, y0, x1, y1. This file knows neither pose files nor videos.
 """
 import hashlib
+import http.client
 import re
 import sys
 import urllib.request
@@ -261,7 +262,7 @@ def download(url):
             found = fetch(url, part, path.name)
             if not found.startswith(expected):
                 raise OSError(f"its SHA-256 is {found}")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:       # urllib's own are OSErrors
         raise ValueError(f"cannot download {url}: {error}. Expected SHA-256 {expected}... Try "
                          "again, or fetch it by hand and give its path.") from error
     return path
@@ -513,7 +514,8 @@ def decode_heatmaps(heatmaps, boxes):
     """Heatmaps (N, J, h, w) of crops of boxes (N, 4) -> keypoints (N, J, 2), scores (N, J).
 
     A keypoint is the map's highest pixel, moved by a quarter pixel towards the higher of its
-    neighbours in x and in y, unless it lies within one pixel of the edge; in pixels of the frame.
+    neighbours in x and in y, unless it lies in the first two or the last column or row, as
+    published; in pixels of the frame.
     Its score is the height of that pixel. Where nothing is positive the score is 0 and the keypoint
     is the crop's corner.
     """

@@ -1,6 +1,6 @@
-"""Other people's pose files, read safely: pickles of pyskl, and JSON of four other programs.
+"""Other people's pose files, read safely: pickles of pyskl, and JSON of three other programs.
 
-The data sets' poses are public in half a dozen formats. Each has an importer here, which says
+The data sets' poses are public in five formats. Each has an importer here, which says
 which clips a file holds and gives the raw joints of all persons of a clip; pose.py then chooses
 the one person that the models read, and writes the file. This file knows nothing of pose.py.
 
@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+MOST_FRAMES = 10 ** 7                             # of a video: four days
 
 
 class BrokenClip(ValueError):
@@ -72,7 +74,7 @@ class ImportOptions:
 
 
 # An importer is a function (path, options) -> number of clips, iterator of PublicClip.
-# It raises ValueError or OSError at once where the file is not of its format. A fault of one clip
+# It raises ValueError or OSError at once where there is nothing of its format. A fault of one clip
 # is raised by that clip's read(), as BrokenClip, ValueError, LookupError, TypeError or
 # AttributeError: foreign data can be wrong in any of these ways.
 
@@ -298,7 +300,7 @@ def import_k400(path, options):
 
 def raw_file(item):
     """The kpfile that an annotation of Kinetics names, "" where it names none."""
-    return item.get("raw_file", "")
+    return str(item.get("raw_file") or "")
 
 
 def spread_rows(item, rows):
@@ -310,6 +312,8 @@ def spread_rows(item, rows):
     row hold nobody.
     """
     frame = np.asarray(item["frame_inds"]).astype(int).ravel() - 1         # (n,), from 0
+    if (frame < 0).any():
+        raise ValueError("frame_inds below 1. Expected frames that count from 1.")
     step = 1
     first = 0
     if len(frame) > 1:
@@ -336,10 +340,21 @@ def spread_rows(item, rows):
 # ---- Toyota-Smarthome --------------------------------------------------------------------------
 
 
+def json_files(path):
+    """The *.json of a folder, at any depth, or the one file that is named. Raises an error where
+    there is none."""
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}. Expected a JSON. Check the path.")
+    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} holds no *.json. Expected one for each clip. Check the path.")
+    return files
+
+
 def import_smarthome(path, options):
     """Toyota-Smarthome v1.1 or v1.2: a JSON, or a folder of them, one for each clip; 13 joints."""
     path = Path(path)
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    files = json_files(path)
 
     def clips():
         for file in files:
@@ -471,7 +486,7 @@ def openpose_frame(file):
     of_video = re.fullmatch(r"(.+)_(\d{12})", stem)
     if of_video:
         return clip_id(of_video[1]), int(of_video[2])
-    return clip_id(file.parent.name), last_number(stem, file)
+    return clip_id(file.absolute().parent.name), last_number(stem, file)
 
 
 def last_number(text, where):
@@ -527,7 +542,7 @@ def import_alphapose(path, options):
     """
     need_look_up(options, path)
     path = Path(path)
-    files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    files = json_files(path)
     clips = {}                                    # clip id -> file
     for file in files:
         if file.parent.name == "sep-json":        # the frames of a file once more, one by one
@@ -564,6 +579,8 @@ def read_alphapose(name, file, options):
     size, in_video = options.look_up(name)
     if in_video is None:
         in_video = last + 1
+    if last >= MOST_FRAMES:
+        raise ValueError(f"{file}: frame {last}. Expected {MOST_FRAMES} at most. Give --first.")
     if last >= in_video:
         raise ValueError(f"{file}: frame {last}, counted from 0, but the video has {in_video}. "
                          "Expected frames of the video. Give --first if it counts from 1.")

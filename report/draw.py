@@ -585,9 +585,12 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
         shown = np.linspace(0, Tv - 1, min(columns, Tv))
         shown = shown.round().astype(int)                          # indices of video frames
         for name in rows_of(clip):
+            named = STRIP_ROWS[name]
+            if name == "before" and "after" not in clip["maps"]:
+                named = STRIP_ROWS["attention"]   # there is no P2V to be before
             draw.multiline_text(
                 (MARGIN - 10, y + CELL / 2),
-                STRIP_ROWS[name],
+                named,
                 fill=GREY,
                 font=font(13),
                 anchor="rm",

@@ -223,7 +223,9 @@ def count_saved():
     # the address of the storage is the key.
     def keep(x):
         storage = x.untyped_storage()
-        if isinstance(x, nn.Parameter):
+        # A linear layer keeps its weight transposed: a view, whose base is the weight.
+        origin = x if x._base is None else x._base
+        if isinstance(origin, nn.Parameter):
             seen[storage.data_ptr()] = 0
         else:
             seen[storage.data_ptr()] = storage.nbytes()

@@ -12,6 +12,7 @@ add_row    | a row more in the page                              | test_a_row_is
 facts_of   | what `eval.py` writes into the JSON for this        | test_record_of_a_run
 """
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from report.log import rows_of
@@ -70,10 +71,10 @@ def facts_of(path, saved, variant):
         "sha256": hash_of(path).hexdigest(),
         "hours": hours_of(path.parent),
     }
+    # No evaluation is lost to a config.json that is not there, or that somebody has edited.
     about = path.with_name("config.json")
-    if about.exists():
-        command = json.loads(about.read_text("utf-8")).get("command", [])
-        facts["command"] = " ".join(command)
+    with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
+        facts["command"] = " ".join(json.loads(about.read_text("utf-8")).get("command", []))
     return facts
 
 
@@ -84,7 +85,7 @@ def cell(name, value):
     if name == "hours":
         return f"{value:.2f}"
     if name in ("commit", "sha256"):
-        return f"`{value[:12]}`"
+        return f"`{str(value)[:12]}`"
     if name == "command":
         return f"`{value}`"
     return str(value).replace("|", "/")
@@ -156,6 +157,9 @@ def record(path, said, page=PAGE):
     except ValueError as error:
         raise ValueError(f"{path}: {error}. Expected an eval-*.json of eval.py. Make it "
                          "again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no evaluation. Expected an eval-*.json of eval.py. Make it "
+                         "again.")
     row = row_of(found, said)
     add_row(row, page)
     return row

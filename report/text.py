@@ -2,7 +2,7 @@
 
 here          | what it prints                                            | tests/test_eval.py
 align         | rows of cells as lines, columns under each other          | test_cost_table_is_*
-with_progress | `evaluate 320/960 clips, 41.0 clips/s, 0:16 left`         | test_evaluation_leaves_*
+with_progress | `evaluate 320/960 clips, 40.0 clips/s, 0:16 left`         | test_evaluation_leaves_*
 summary       | accuracy, by class too, and what went wrong               | test_evaluation_*
 """
 import sys

@@ -13,6 +13,8 @@ class GlobalBatches:
     reads the r-th of `world` equal parts, so that any number of processes sees the same batches. A
     rest of clips that fills no batch is left out. `epoch` and `start`, the first batch, are set
     from outside. Yields lists of index + epoch * clips, a number that seeds the sample's crop.
+
+    parts: into how many steps of accumulation a rank's share is cut; it must divide it.
     """
 
     def __init__(self, clips, batch, seed, rank=0, world=1, parts=1):

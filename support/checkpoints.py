@@ -70,6 +70,8 @@ def write_torch(value, path, keep=None):
     try:
         with atomic(path) as part:
             torch.save(value, part)
+            with open(part, "rb+") as file:       # some disks say only now that they are full
+                os.fsync(file.fileno())
             if keep and path.exists():
                 os.replace(path, keep)
     except (OSError, RuntimeError) as reason:     # torch makes a full disk a RuntimeError

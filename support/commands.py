@@ -6,6 +6,8 @@ run_command | a mistake is a line `error: ...`, a Ctrl-C is one, too | test_erro
 import os
 import sys
 
+import torch
+
 from support.interrupt import CODE, STOPPED
 from support.processes import leave_world
 
@@ -28,7 +30,11 @@ def run_command(job, *arguments):
     except KeyboardInterrupt:
         tell(STOPPED)
         return CODE
-    except MemoryError:
+    except (MemoryError, RuntimeError) as reason:
+        # PyTorch's own: of a GPU an OutOfMemoryError, of a CPU a RuntimeError that only words tell.
+        is_memory = isinstance(reason, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and "can't allocate memory" not in str(reason):
+            raise
         tell("error: out of memory. Expected room for the data and the model. Take a smaller "
              "--batch, or close other programs.")
         return 2

@@ -21,8 +21,9 @@ def optional_package(module, package):
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        quoted = " ".join(f"'{name}'" for name in package.split())
         raise ValueError(f"cannot import {module}: {error}. Expected the optional package "
-                         f"{package}. Run `pip install '{package}'`.") from error
+                         f"{package}. Run `pip install {quoted}`.") from error
 
 
 def has_package(name):

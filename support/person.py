@@ -21,7 +21,7 @@ import numpy as np
 
 from support.tracks import joint_boxes
 
-# A joint is seen from this score on, as in the drawn skeletons; a frame has a person if a quarter
+# A joint is seen above this score, as in the drawn skeletons; a frame has a person if a quarter
 # of the joints is seen (HRNet's tracker gives a person up below 4 of 17). Both are ours.
 SEEN = 0.3
 JOINTS_OF_A_PERSON = 0.25

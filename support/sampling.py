@@ -1,7 +1,7 @@
 """Which moments of a clip are looked at: said once, for every file that must agree.
 
 PeVL reads many cheap pose frames (T = 48) and few costly video frames (Tv = 16) of one clip
-(Sec. 4.1). The loader decodes the video frames, the model ties them to pose frames, and a report
+(Sec. 4.3). The loader decodes the video frames, the model ties them to pose frames, and a report
 draws the two side by side: if these three disagreed, joints would be drawn on other moments than
 those whose pixels the model saw.
 
@@ -17,8 +17,9 @@ def video_frame_index(T, Tv):
     """Places of the video frames among the pose frames, ascending.
 
     T: number of pose frames. Tv: number of video frames; it divides T (`DataConfig` sees to it).
-    The pose frames fall into Tv groups of T / Tv, and a video frame is the middle of its group, so
-    that first and last video frame lie equally far from the ends of the clip.
+    The pose frames fall into Tv groups of T / Tv, and a video frame is the middle of its group, the
+    later of the two middle ones where T / Tv is even. Where it is odd, first and last video frame
+    lie equally far from the ends of the clip.
 
     Returns an int64 array (Tv,) of values 0 .. T - 1, T / Tv apart.
 

@@ -60,8 +60,8 @@ def described_fields(cls):
 def check_fields(config):
     """ValueError where a field of a config is of another type than it says, or out of its range.
 
-    This is the one place where single settings are refused; a `__post_init__` has only to look at
-    what does not fit together.
+    Types, ranges and fixed choices are refused here alone; a `__post_init__` looks at the rest,
+    such as what does not fit together.
     """
     for name, kind, doc, allowed in described_fields(type(config)):
         value = getattr(config, name)
@@ -102,7 +102,7 @@ def flag_of(name):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, `error: ...`, in three parts; a near flag is named."""
+    """argparse whose errors begin with `error: `, in three parts; a near flag is named."""
 
     def error(self, message):
         text = str(message)
@@ -195,9 +195,11 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
 
     Precedence: the command line, then the preset, then the dataclass's default. A ValueError of a
     preset or of a dataclass (`__post_init__` checks what fits together) ends the program as a wrong
-    flag does: one line, exit code 2.
+    flag does: exit code 2, and a line for each mistake.
     """
     parser = Parser(description=description, allow_abbrev=False,
+                    epilog="Defaults are the paper's; --data (toy, too), --row, --recipe or a "
+                    "checkpoint may bring others. The command line wins over all of them.",
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     if extra:
         extra(parser)

@@ -95,9 +95,10 @@ class ActionModel(nn.Module):
     # Name in the tables of parameters and costs -> attribute; it is None where the part is off.
     PARTS = {}
 
-    # Parts that are CLIP's own weights or a copy of them, for learning rates. All others are new:
-    # adapters start from nothing, too, though what they stand between is CLIP's (D16), and P2V and
-    # V2P, whose queries, keys and values start as copies of a block, end in a layer of zeros.
+    # Parts that are CLIP's own weights or a copy of them, for learning rates; but for AIM's last
+    # norm, a copy that its authors train like adapters. All others are new: adapters start from
+    # nothing, too, though what they stand between is CLIP's (D16), and P2V and V2P, whose queries,
+    # keys and values start as copies of a block, end in a layer of zeros.
     TRUNK = ("CLIP", "pose image")
 
     def __init__(self, config, clip, texts, joints=17):
@@ -110,7 +111,7 @@ class ActionModel(nn.Module):
         device = clip.logit_scale.device
 
         # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
-        # 22 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
+        # 24 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
         with torch.device("cpu"):
             tokens = self.tokens_of(texts)
         self.register_buffer("tokens", tokens.to(device), persistent=False)
@@ -161,8 +162,8 @@ class ActionModel(nn.Module):
     def parameter_groups(self):
         """What is trained: a list of dicts with name, params and kind.
 
-        kind: "trunk" (CLIP's own weights) or "new" (everything else). The groups follow the
-        modules, never the spelling of a parameter's name.
+        kind: "trunk" (CLIP's own weights and the copies in TRUNK) or "new" (everything else). The
+        groups follow the modules, never the spelling of a parameter's name.
         """
         groups = []
         for name, part in self.parts().items():
@@ -188,8 +189,8 @@ class ActionModel(nn.Module):
     def encode_texts(self, labels=None):
         """Texts of `labels` (U,) int64, or of all K, by the tower of this system.
 
-        Returns sentences (U, e), words (U, W, e), neither of unit length, and word_mask (U, W)
-        bool, True on words: not on start, end and padding.
+        Returns a dict: sentences (U, e), words (U, W, e), neither of unit length, and word_mask
+        (U, W) bool, True on words: not on start, end and padding.
         """
         tokens = self.tokens if labels is None else self.tokens[labels]
         return self.encode_tokens(tokens)

@@ -8,6 +8,7 @@ Sec. 4.1     | PeVLConfig   | test_bad_settings_say_what_fits
 Eq. (4)      | SIMILARITIES | test_losses_are_put_together_as_printed
 Tables 4 - 9 | SWITCHES     | test_bad_settings_say_what_fits
 """
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -61,8 +62,8 @@ class PeVLConfig:
     model: Annotated[Literal["pevl", "vilp", "aim", "clip"], "system to build"] = "pevl"
     backbone: Annotated[str, "CLIP backbone: " + ", ".join(BACKBONES)] = "ViT-B/16"
     clip: Annotated[str, "file of CLIP weights; '' fetches the published ones; 'random': none"] = ""
-    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.1: 48)", Range(1, 4096)] = 48
-    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.1: 16)",
+    pose_frames: Annotated[int, "pose frames T of a clip (Sec. 4.3: 48)", Range(1, 4096)] = 48
+    video_frames: Annotated[int, "video frames Tv; divides pose_frames (Sec. 4.3: 16)",
                             Range(1, 4096)] = 16
     image_size: Annotated[int, "side of a frame in pixels (Sec. 4.1: 224)", Range(8, 2048)] = 224
 
@@ -90,7 +91,7 @@ class PeVLConfig:
     p2v_kind: Annotated[Literal["attention", "block"],
                         "P2V alone, or with the frozen MLP of a block of CLIP behind it (D30)"
                         ] = "attention"
-    p2v_after: Annotated[int, "block of the video tower behind which P2V is; 0: last (D30)",
+    p2v_after: Annotated[int, "block of the video tower behind which P2V is; 0: last (D6)",
                          Range(0, 64)] = 0
     v2p_group: Annotated[bool, "Eq. (2) as a grouping: tokens compete for pixels (D31)"] = False
 
@@ -101,7 +102,7 @@ class PeVLConfig:
     sim: Annotated[tuple[str, ...], "terms of Eq. (4) that are averaged (Table 6)"] = SIMILARITIES
     tau_fw: Annotated[float, "temperature inside sim_fw and P-VCS; tiny: 0.1 and 1 (D10)",
                       Range(1e-4, 100)] = 0.01
-    sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Table 6)"] = True
+    sgl: Annotated[bool, "strengths of Eq. (5); off: plain contrastive loss (Sec. 4.3.3)"] = True
 
     # Sec. 3.4: the objective.
     lambda_r: Annotated[float, "weight of the refinement loss (Sec. 4.1: 0.1)",
@@ -184,8 +185,9 @@ class PeVLConfig:
         ratios = (("adapter_ratio", sizes.vision_width), ("text_adapter_ratio", sizes.text_width))
         for name, width in ratios:
             if int(getattr(self, name) * width) < 1:
+                least = math.ceil(1e4 / width) / 1e4          # rounded up: what is named must fit
                 raise conflict(f"{name}={getattr(self, name)} and a width of {width}",
-                               f"a bottleneck of one or more, {1 / width:.2g} at least")
+                               f"a bottleneck of one or more, {least:g} at least")
 
     def refuse_unread_switches(self):
         """ValueError where a switch is off its default that this model does not read."""

@@ -174,7 +174,8 @@ def start_of_vilp(path, model):
             for name, p in model.pose.named_parameters():
                 p.copy_(clip[f"visual.{name}"])
 
-    said = f"starts from {path}: BIKE's image tower for frames and poses, and its transformer"
+    towers = [name for name, is_on in (("frames", config.video), ("poses", config.pose)) if is_on]
+    said = f"starts from {path}: BIKE's image tower for {' and '.join(towers)}, and its transformer"
     said += text_tower_note(model, clip)
     if not model.compares_texts:
         said += "; the linear head starts anew"

@@ -87,8 +87,9 @@ def pose_guided_concept_spotting(frames, pose, words, sentences, word_mask, tau=
     (K, W, e); sentences (K, e); word_mask (K, W) bool, True on words; tau > 0; raw: as of gate.
     -> (B, K), a clip has its own video_k for each text. All tokens vote for a text without words.
 
-    v_t, words and sentences are brought to unit length. u_t is shorter (but with raw), and so is
-    video_k, a mean of several: a similarity is a cosine times the length of video_k (D25).
+    v_t, words and sentences are brought to unit length. u_t is shorter (but with raw, or without
+    pose), and so is video_k, a mean of several: a similarity is a cosine times the length of
+    video_k (D25).
     """
     check_shape(words, "K W e", "words", K=len(sentences), e=frames.shape[-1])
     u, A = votes_of_words(frames, pose, words, word_mask, tau, raw)         # (B, T, e), (B, K, T)
@@ -205,16 +206,23 @@ class ViLP(ActionModel):
 
         if text is None:
             text = self.encode_texts()
-        if self.config.all_tokens:                        # start, end and padding vote, too (D32)
-            text = {**text, "word_mask": torch.ones_like(text["word_mask"])}
+        text = self.voting(text)
         sim = pose_guided_concept_spotting(v, p, **text, tau=self.config.tau_fw, raw=raw)
         return {"all": inverse_tau(self.logit_scale) * sim}
+
+    def voting(self, text):
+        """text of encode_texts, with the tokens that vote in `word_mask`."""
+        if not self.config.all_tokens:
+            return text
+        # Start, end and padding vote, too (D32).
+        return {**text, "word_mask": torch.ones_like(text["word_mask"])}
 
     def saliency(self, features, text):
         """A of P-VCS, (B, K, Tv): what share of its words' votes a text gives each frame.
 
         features: of forward. text: of encode_texts. Rows sum to 1.
         """
+        text = self.voting(text)
         _, A = votes_of_words(features["frames"], features.get("pose"), text["words"],
                               text["word_mask"], self.config.tau_fw, self.config.gate_raw)
         return A

@@ -8,9 +8,9 @@
 No files are needed, neither weights nor videos: the model runs on torch's "meta" device, where
 tensors have shapes and no values, under torch's own counter of floating-point operations.
 
-paper          | what                  | here                    | tests/test_costs.py
-Tables 7 and 9 | G multiply-accumulates | count_costs, cost_table | test_costs_of_the_paper
-Tables 1 and 7 | M tunable parameters  | count_costs, TABLE1_M   | test_costs_of_other_settings
+paper          | what                   | here                    | tests/test_costs.py
+Tables 7 and 9 | GFLOPs, read as G MACs | count_costs, cost_table | test_costs_of_the_paper
+Tables 1, 7, 9 | M tunable parameters   | count_costs, TABLE1_M   | test_costs_of_other_settings
 
 D20, D23 and D26 of the ledger (docs/ledger.md): where the paper's figures and a straight count
 differ, and how a text is counted.
@@ -59,7 +59,10 @@ TABLE1_M = {
 # ---- Counting ------------------------------------------------------------------------------------
 
 def dives():
-    """48 prompts of the kind and length that Diving48 has, so that counting needs no files."""
+    """48 prompts in the manner of Diving48's, so that counting needs no files: 22 tokens at most.
+
+    They have three parts. Diving48's have four ("no twist" included) and 24 tokens at most.
+    """
     takeoffs = ("Back", "Forward", "Inward", "Reverse")
     somersaults = ("15som", "25som", "35som")
     ends = ("FREE", "PIKE", "TUCK", "05Twis")
@@ -181,13 +184,16 @@ def count_costs(config, joints=17, memo=None):
 def printed_figures(config, row):
     """What the paper prints for these settings: (G multiply-accumulates, M tunable), or Nones.
 
-    A figure of the paper stands beside ours only where the settings are the paper's too.
+    A figure of the paper stands beside ours only where the settings are the paper's too; the
+    parameters of Table 1 at any number of frames, since an embedding of 16 frames is 0.01 M.
     """
     if row is not None:
         papers_config = PeVLConfig(**row.overrides)
         printed = (row.gmacs, row.tunable_m)
     elif (config.model, config.backbone) in TABLE1_M:
-        papers_config = PeVLConfig(model=config.model, backbone=config.backbone)
+        papers_config = PeVLConfig(model=config.model, backbone=config.backbone,
+                                   pose_frames=config.pose_frames,
+                                   video_frames=config.video_frames)
         printed = (None, TABLE1_M[config.model, config.backbone])
     else:
         return None, None

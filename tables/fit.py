@@ -35,7 +35,7 @@ def tiny(model):
     """Field -> Choice for `--backbone tiny` on data that has no preset of its own.
 
     model: pevl, vilp or aim. The values are those of PeVL on the toy benchmark (toy/presets.py),
-    which this CLIP was made for; the other two get fewer frames.
+    which this CLIP was made for; the other two get 8 frames of each, to be quick.
     """
     chosen = {
         "image_size": Choice(BACKBONES["tiny"].image_size, "what the tiny CLIP reads"),
@@ -77,8 +77,8 @@ def few(clips, batch=BATCH, epochs=EPOCHS):
         epochs = min(-(-STEPS // steps), MOST_EPOCHS)
         chosen["epochs"] = Choice(epochs, f"{epochs * steps} steps of {batch} clips")
         chosen["warmup"] = Choice(epochs / 20, "a twentieth of the epochs")
-        chosen["eval_every"] = Choice(max(epochs // 20, 1), "twenty measurements")
-    chosen["lr"] = Choice(3e-4, "8e-6 times so few steps moves nothing; AIM's rate")
+        chosen["eval_every"] = Choice(max(epochs // 20, 1), "about twenty measurements")
+    chosen["lr"] = Choice(3e-4, "8e-6 moves new weights too little (D16); AIM's rate")
     return chosen
 
 

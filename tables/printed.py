@@ -22,7 +22,7 @@ class Printed:
     settings: dict = field(default_factory=dict)  # field of the configs, or `views` -> as printed
 
 
-# Sec. 4.1: 16 video and 48 pose frames of 224 px, three crops at test.
+# Table 1 and Sec. 4.3: 16 video, 48 pose frames; Sec. 4.1: 224 px, three crops at test.
 PEVL = {"video_frames": 16, "pose_frames": 48, "image_size": 224, "views": 3}
 AIM = {"video_frames": 32, "views": 3}            # Table 1: "32x3", see D18
 VILP = {"video_frames": 8}                        # the paper does not print its test crops
@@ -63,7 +63,7 @@ def switches_of(config):
 
 
 def row_with(switches):
-    """Name of the first row of Tables 4 to 9 that has these switches, or None."""
+    """Name of the first row of ROWS, ours included, that has these switches, or None."""
     for name, row in ROWS.items():
         if switches_of(row.overrides) == switches:
             return name

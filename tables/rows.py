@@ -24,7 +24,7 @@ class Row:
     what: str                                     # the paper's name of the row
     overrides: dict = field(default_factory=dict)  # PeVLConfig field -> value
     top1: float | None = None                     # accuracy in % on Diving48, as printed, if it is
-    gmacs: float | None = None                    # G multiply-accumulates of a clip, as printed
+    gmacs: float | None = None                    # the paper's "GFLOPs", which we read as G MACs
     tunable_m: float | None = None                # M tunable parameters, as printed
 
 
@@ -60,7 +60,8 @@ ROWS = {
     "table5/no-refinement": Row("without refinement supervision", {"refinement": False},
                                 top1=91.0),
 
-    # Table 6: the terms of Eq. (4), and the strengths of Eq. (5). Which printed row is which: D21.
+    # Table 6: the terms of Eq. (4); which printed row is which: D21. The plain loss is no row of
+    # it: Sec. 4.3.3 gives its figure in the text.
     "table6/ps": Row("pose-sentence alone", {"sim": ("ps",)}, top1=91.0),
     "table6/vs": Row("video-sentence alone", {"sim": ("vs",)}, top1=90.9),
     "table6/fw": Row("frame-word alone", {"sim": ("fw",)}, top1=90.9),
@@ -68,7 +69,8 @@ ROWS = {
     "table6/ps+fw": Row("pose-sentence and frame-word", {"sim": ("ps", "fw")}, top1=91.3),
     "table6/vs+fw": Row("video-sentence and frame-word", {"sim": ("vs", "fw")}, top1=91.4),
     "table6/all": Row("all three", top1=91.9),
-    "table6/vanilla": Row("all three, plain contrastive loss", {"sgl": False}, top1=91.4),
+    "table6/vanilla": Row("all three, plain contrastive loss (Sec. 4.3.3)", {"sgl": False},
+                          top1=91.4),
 
     # Table 7: the modalities, with costs. The printed 275 G of the first row: D23; 32 M: D20.
     "table7/v": Row("V encoder", {**PLAIN, **VIDEO_ONLY, **NO_TEXT},
@@ -144,14 +146,15 @@ PRESETS = {
         "lr": 5e-5, "weight_decay": 0.2, "epochs": 30, "warmup": 5.0,
         "prompt": "This is a video about {}",
     },
-    "aim": {                                      # its authors' settings for Diving48
+    "aim": {                                      # its authors' for Diving48, but 32 frames (D18)
         "lr": 3e-4, "batch": 64, "warmup": 2.5,   # (50 epochs and a decay of 0.05 are the defaults)
         "crop_area": 0.08,
     },
 }
 
 # --recipe: how PeVL is trained, whatever the data set. 8e-6 is X-CLIP's base rate, for weights that
-# CLIP has trained already; PeVL trains none of these, and its adapters are AIM's (D16).
+# CLIP has trained already. Of such PeVL trains only the copies that P2V and V2P start from (D28),
+# and its adapters are AIM's (D16).
 RECIPES = {
     "paper": {                                    # Sec. 4.1; it names no batch size (ours)
         "lr": 8e-6, "new_lr": 1.0, "batch": 32, "warmup": 3.0,

@@ -1,4 +1,5 @@
 """published/annotations.py: every data set's official files in small, and files that are something else."""
+import dataclasses
 import doctest
 import json
 import math
@@ -108,7 +109,7 @@ def test_smarthome_protocols(tmp_path):
     assert [found("cv2", split, camera) for split in ("train", "val", "test")] == [[1, 3, 4, 6, 7], [5], [2]]
 
 
-def test_reads_k400(tree):
+def test_reads_k400(tree, monkeypatch):
     cfg = tree("k400")
     rows, clips = index(cfg, "train")
     assert rows == [("-3B32lodo2M_000059_000069", "abseiling", "train/abseiling/-3B32lodo2M_000059_000069.mp4"),
@@ -116,6 +117,10 @@ def test_reads_k400(tree):
     assert clips[0].end == math.inf and (clips[1].start, clips[1].end) == (0, 1)
     rows, clips = index(cfg, "val")                             # without is_cc; labels are those of training
     assert rows == [("abcJuKJQN_s_000040_000050", "air drumming", "val/abcJuKJQN_s.mp4")] and clips[0].label == 1
+    with monkeypatch.context() as here:                         # from within: a path is then spelt without "./"
+        here.chdir(cfg.folder)
+        whole = index(dataclasses.replace(cfg, root="."), "train")[1][1]
+        assert (whole.path, whole.start, whole.end) == ("raw/_dbcJuKJQNs.mp4", 0, 1)
     (cfg.folder / "annotations").mkdir()
     os.rename(cfg.folder / "train.csv", cfg.folder / "annotations/train.csv")
     assert index(cfg, "train")[0] and index(cfg, "val")[1][0].label == 1
@@ -318,6 +323,7 @@ HEAD = "path,label,split,start,end\n"
     "path,path,label,split\na,b,c,train\n", HEAD + "a.mp4,wave,train,1,20f\n", HEAD + "a.mp4,wave,train,2f,3\n",
     HEAD + "a.mp4,wave,train,1.5f,3f\n", HEAD + "a.mp4,wave,train,nan,3\n", HEAD + "a.mp4,wave,train,-1,3\n",
     HEAD + "a.mp4,wave,train,1,inf\n", HEAD + f"a.mp4,wave,train,1,{'9' * 400}\n", HEAD + "a.mp4,wave,train,3,3\n",
+    HEAD + "v/a.mp4,wave,train,,\nw/a.mp4,wave,test,,\n",           # two videos, one pose file
     HEAD + "a.mp4,wave,train,,\na.mp4,jump,train,,\n", HEAD + "a.mp4,wave,train,1,2\n./a.mp4,jump,test,1.0,2\n"],
     ids=lambda content: content[27:60])
 def test_hostile_rows_of_custom(tree, content):

@@ -340,8 +340,19 @@ def test_board_is_sorted(tmp_path):
     lines = report.board([tmp_path / "a.json", tmp_path / "b.json"]).splitlines()
     assert "| 1 | 75.00 |" in lines[2] and "b.json" in lines[2] and "| 2 | 50.00 |" in lines[3]
     (tmp_path / "c.json").write_text("[]")
-    with pytest.raises(ValueError, match="c.json is no evaluation"):
-        report.board([tmp_path / "c.json"])
+    for foreign in ("[]", '{"top1": null, "mean": 0.4, "clips": 3}', '{"top1": "a", "mean": 0.4, "clips": 3}'):
+        (tmp_path / "c.json").write_text(foreign)
+        with pytest.raises(ValueError, match="c.json is no evaluation"):
+            report.board([tmp_path / "a.json", tmp_path / "c.json"])
+
+
+def test_senseless_limits_and_seeds_are_refused(tmp_path, capsys):
+    """Not points of 0 for a student, and not the clips that every student has for a hidden test."""
+    for limit in (["--seconds", "-1"], ["--mark-seconds", "0"], ["--memory", "0"], ["--seconds", "nan"]):
+        assert main(["grade", str(tmp_path), "eq7", *limit]) == 2
+        assert "Expected numbers above 0" in capsys.readouterr().err
+    assert main(["hidden", str(tmp_path / "new"), "--seed", "0"]) == 2
+    assert "the clips that every student has" in capsys.readouterr().err and not (tmp_path / "new").exists()
 
 
 def test_commands(tmp_path, capsys):

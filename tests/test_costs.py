@@ -109,6 +109,8 @@ def test_costs_of_other_settings(capsys):
 
     assert "0.0  309.5    311  -1.5    14.09     11  +3.1" in said("--row", "table9/heatmap")[0]
     assert "-     -    37.91     38  -0.1" in said("--model", "aim", "--backbone", "ViT-L/14")[0]
+    table_1 = ("--model", "aim", "--video-frames", "32", "--pose-frames", "32")
+    assert "11" in said(*table_1)[0].split(), "Table 1's AIM has 32 frames"
     small = ("--backbone", "tiny", "--image-size", "80")
     assert said(*small, "--row", "table7/pevl")[0].split().count("-") == 4
     assert "80 px, 8 video and 8 pose frames" in said(*small, "--model", "vilp")[1]

@@ -676,3 +676,41 @@ def test_command_line_of_data(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: hmdb51: there is no ") and done.stderr.count("\n") == 1
     done = run("layout", "hmbd51")
     assert done.returncode == 2 and "Did you mean 'hmdb51'" in done.stderr
+
+
+def test_rows_are_cut_where_frames_are(tmp_path):
+    """A window between two frames keeps as many rows as the decoder keeps frames: both begin a millisecond early."""
+    pose_clip.folder = tmp_path
+    for fps in (25, 30, 24):
+        count = 10 * fps
+        seconds = np.arange(count) / fps
+        for start, end in ((.6000000000000001, 1.0000000000000002), (.334, .667), (1.2, 1.6), (0, .4)):
+            first, last = np.searchsorted(seconds, [start - 1e-3, end - 1e-3])     # as support/video.py cuts
+            span = Clip("c", "v.mp4", 0, start, end, "s", "v")
+            rows, _ = data.tie(pose_clip(count, seconds), span, seconds[first:last] - seconds[first], COCO)
+            assert rows.tolist() == list(range(first, last)), f"{fps} fps, {start} to {end} s"
+
+
+def test_a_lost_class_does_not_stop_training(tree, monkeypatch):
+    """After ten tries within the class any clip may stand in: a draw that always stays in the class would end the run."""
+    cfg = tree("diving48")
+    train = Clips(cfg, "train", True)
+    lost = set(train.by_label[train.clips[0].label])
+    assert len(lost) < len(train)
+
+    def load(clip, rng):
+        if train.clips.index(clip) in lost:
+            raise ValueError("gone")
+        return {}
+
+    class Same:
+        """Random numbers that always ask for the clip's own class, where that is a choice."""
+        def random(self):
+            return 0.0
+
+        def choice(self, n):
+            return n[0] if not isinstance(n, int) else next(i for i in range(n) if i not in lost)
+
+    monkeypatch.setattr(train, "_load", load)
+    _, chosen, error = train._load_or_replace(0, Same())
+    assert chosen not in lost and "gone" in error

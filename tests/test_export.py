@@ -29,7 +29,7 @@ def test_attention_written_out_is_the_fused_one(seed, causal, mask):
 def test_export_without_its_packages_names_them(trained, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(export, "PACKAGES", "not_there_one not_there_two")
     assert ev.main(["--ckpt", str(trained.run), "--export", "onnx", "--out", str(tmp_path)]) == 2
-    assert "pip install not_there_one not_there_two" in capsys.readouterr().err.replace("'", "")
+    assert "`pip install 'not_there_one' 'not_there_two'`" in capsys.readouterr().err, "one word for pip each"
     assert F.scaled_dot_product_attention is not export.plain_attention
 
 

@@ -142,6 +142,22 @@ def test_lowest_comes_from_the_validation_split(trained, model):
     assert model.low == {name: epoch[f"low/{name}"] for name in ("all", "vs", "ps", "fw")}
 
 
+def test_lowest_is_not_that_of_other_clips(trained, tmp_path):
+    """A run that was measured on its test split, or another data set's validation split, says nothing of its own."""
+    saved = {"at": {"epoch": 1}, "config": {"data": "custom", "eval_split": "test"}}
+    row = {"kind": "epoch", "epoch": 1, "low/all": 3.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    path = tmp_path / "last.pt"
+    assert ev.lowest_seen(path, saved) == {}
+    own = {"checkpoint": str(path), "data": "custom", "low/all": 2.0}
+    (tmp_path / "eval-val-1view.json").write_text(json.dumps({**own, "data": "k400"}))
+    assert ev.lowest_seen(path, saved) == {}
+    (tmp_path / "eval-val-3view.json").write_text(json.dumps(own))
+    assert ev.lowest_seen(path, saved) == {"all": 2.0}
+    saved["config"]["eval_split"] = "val"
+    assert ev.lowest_seen(path, saved) == {"all": 3.0}
+
+
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))
 def test_lowest_is_a_percentile_of_readable_clips(values):
     got = ev.lowest([{"all": v} for v in values] + [{}])
@@ -220,6 +236,18 @@ def test_windows_cover_the_video(start, length, every, width):
 
 def test_examples_of_docstrings():
     assert doctest.testmod(clips).attempted == 2 and doctest.testmod(clips).failed == 0
+
+
+def test_poses_of_another_video_are_not_spread_over_this_one(tmp_path):
+    """Rows without times are laid over the frames where they may be every frame, or every second to fourth."""
+    video = write_video(tmp_path / "a.mp4", seconds=5)                  # 40 frames
+    def rows(n):
+        return pose.PoseClip(np.zeros((n, 17, 2)), np.ones((n, 17)), (9, 9), np.full(n, np.nan), COCO, "x")
+    for n in (40, 20, 10):
+        assert not np.isnan(clips.with_times(rows(n), video).times).any()
+    for n in (3, 400):
+        with pytest.raises(ValueError, match=f"{n} rows of poses beside 40 frames.*Expected as many"):
+            clips.with_times(rows(n), video)
 
 
 def test_duration_counts_the_last_frame(tmp_path):

@@ -646,6 +646,11 @@ def test_extract_hrnet_with_known_boxes(tmp_path, tiny_weights):
     pose.read_boxes.cache_clear()
     with pytest.raises(ValueError, match="line 2.*Expected numbers in"):
         pose.read_boxes(str(table))
+    for row in ("100,120,40,190", "10,120,40,90"):              # x, y, width and height, perhaps
+        table.write_text(f"clip,frame,x0,y0,x1,y1\na,0,{row}\n")
+        pose.read_boxes.cache_clear()
+        with pytest.raises(ValueError, match="line 2.*Expected numbers in"):
+            pose.read_boxes(str(table))
 
 
 def test_extract_hrnet_by_tracking(tmp_path, tiny_weights):
@@ -1425,3 +1430,43 @@ def test_import_alphapose_faults_name_the_file(tmp_path, capsys):
         assert re.search(fault, said), fault
     run(*command, "--out", tmp_path / "q", "--first", "1")
     assert "a picture '0.jpg' before the first, 1" in capsys.readouterr().out
+
+
+def test_paths_without_pose_files_are_refused(tmp_path):
+    """An import of nothing is a mistake, not a success with 0 clips."""
+    (tmp_path / "empty").mkdir()
+    for program in ("smarthome", "alphapose"):
+        for path, said in ((tmp_path / "empty", "holds no"), (tmp_path / "nowhere", "no file or folder")):
+            command = ("import", program, path, "--size", "9x9", "--out", tmp_path / "p")
+            assert run(*command) == 2, f"{program} of {path} went well"
+            with pytest.raises((ValueError, OSError), match=said):
+                pose_files.IMPORTERS[program](path, pose_files.ImportOptions(look_up=lambda _: ((9, 9), None)))
+
+
+def test_openpose_in_the_current_folder_is_named_after_it(tmp_path, monkeypatch):
+    """Pictures of one clip by numbers alone: its name is the folder's, also where that is "."."""
+    openpose_frame(tmp_path / "a-dive" / "7_keypoints.json", [someone(0)])
+    monkeypatch.chdir(tmp_path / "a-dive")
+    assert pose_files.openpose_frame(Path("7_keypoints.json")) == ("a-dive", 7)
+
+
+def test_frames_that_cannot_be_are_refused(tmp_path):
+    """Kinetics' frames count from 1: one that counts from 0 put its first row at the end. A picture's name may be a date."""
+    item = {"frame_inds": [0, 1, 2], "total_frames": 3}
+    with pytest.raises(ValueError, match="frame_inds below 1"):
+        pose_files.spread_rows(item, np.ones((3, 17, 3)))
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(alphapose_json([("20230101123045.jpg", 40)])))
+    options = pose_files.ImportOptions(look_up=lambda _: ((9, 9), None))
+    with pytest.raises(ValueError, match="frame 20230101123045. Expected 10000000 at most"):
+        pose_files.read_alphapose("a", file, options)
+
+
+def test_hrnet_of_other_joints_is_refused(tmp_path):
+    """Which joints are left and right is known of COCO's 17; MPII's weights have 16."""
+    path = tmp_path / "mpii_64x64.pth"
+    torch.save(hrnet.HRNet(8, joints=16).state_dict(), path)
+    with pytest.raises(ValueError, match="finds 16 joints. Expected COCO's 17"):
+        pose.extract(video(tmp_path / "a.mp4", 1), "hrnet", weights=str(path))
+    with pytest.raises(ValueError, match="--device gpu cannot be used here"):
+        pose.extract(video(tmp_path / "a.mp4", 1), "hrnet", weights=str(path), device="gpu")

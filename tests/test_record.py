@@ -40,6 +40,10 @@ def test_a_row_is_added_once(tmp_path):
     rows = [dict(zip(record.FIELDS, row)) for row in record.rows_in(page.read_text())]
     assert [row["seed"] for row in rows] == ["0", "1"] and page.read_text().endswith("\n\nend\n")
     assert rows[0]["top-1 %"] == "90.00" and rows[0]["hours"] == "12.50" and rows[0]["who"] == "A. Name"
+    for foreign in ("[1, 2]", "3", "null"):
+        (tmp_path / "foreign.json").write_text(foreign)
+        with pytest.raises(ValueError, match="foreign.json holds no evaluation"):
+            record.record(tmp_path / "foreign.json", SAID, page)
     with pytest.raises(ValueError, match="has no table"):
         (tmp_path / "other.md").write_text("nothing")
         record.add_row(row, tmp_path / "other.md")

@@ -110,6 +110,10 @@ def test_towers_that_would_see_nothing_are_refused(tree, tmp_path):
     for flags, word in (({"read_video": False}, "--no-video"), ({"read_poses": False}, "--no-pose")):
         with pytest.raises(ValueError, match=f"Expected {word} too"):
             train.train(*configs(tree, tmp_path, **flags))
+    for model in ("vilp", "aim"):
+        with pytest.raises(ValueError, match=f"--no-read-video beside --model {model}.*would see black"):
+            train.train(*configs(tree, tmp_path, model=model, read_video=False, pose_frames=2, video_frames=2,
+                                 row=""))
     assert not list(tmp_path.iterdir()), "nothing is written before it is refused"
 
 
@@ -122,7 +126,9 @@ def test_a_batch_beyond_the_memory_is_refused_before_it_is_allocated(tree, tmp_p
 
 @pytest.mark.parametrize("reason, code, said", [
     (ValueError("wrong. Expected right. Try."), 2, "error: wrong. Expected right. Try."), (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-    (OSError(28, "No space left"), 2, "error: [Errno 28] No space left. Expected files"), (MemoryError(), 2, "error: out of memory. Expected")])
+    (OSError(28, "No space left"), 2, "error: [Errno 28] No space left. Expected files"), (MemoryError(), 2, "error: out of memory. Expected"),
+    (torch.OutOfMemoryError("CUDA out of memory"), 2, "error: out of memory. Expected"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 2, "error: out of memory. Expected")])
 def test_errors_begin_alike(reason, code, said, capsys):
     def job():
         raise reason

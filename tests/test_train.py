@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import train
 from data import DataConfig
 from clip_model import BACKBONES, CLIP, load_clip
-from report.log import reach_table
+from report.log import count_saved, reach_table
 from runs import SMALL, configs, outcome, words
 from support import checkpoints, processes
 from support.settings import build_configs
@@ -633,3 +633,12 @@ def test_half_precision(tree, tmp_path, precision):
     metrics = train.train(*configs(tree, tmp_path, precision=precision, device="cuda",
                                    accumulate=2))
     assert metrics["clips"] == 4 and math.isfinite(outcome(tmp_path)[3][0]["total"])
+
+
+def test_weights_are_no_activations():
+    """What autograd keeps beside the weights: a linear layer keeps its weight transposed, which is a view of it."""
+    layers = torch.nn.Sequential(*[torch.nn.Linear(100, 100, bias=False) for _ in range(3)])
+    x = torch.ones(2, 100, requires_grad=True)
+    with count_saved() as seen:
+        layers(x).sum()
+    assert sum(seen.values()) == 3 * 2 * 100 * 4, "three inputs of (2, 100) in float32, and no weight"

@@ -19,6 +19,9 @@ run_workers | the processes that make clips             | test_workers_*, test_a
     poses/{name}.npz                its joints, as pose.py reads them; written after the video
     .toy.lock                       held by the process that makes the clips
 """
+if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+    import support.interrupt
+
 import hashlib
 import io
 import json
