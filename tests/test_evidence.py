@@ -231,6 +231,12 @@ def test_compare_two_runs(two_runs, tmp_path, capsys):
     assert re.search(r'<th scope="row">p2v</th><td><code>True</code></td><td><code>False</code>', text)
     assert "attention of second" in text
 
+    # Two of one name, as the lab's seeds are: each is told by its path.
+    best = two_runs.first / "best.pt"
+    assert ev.main(["--ckpt", str(two_runs.first / "last.pt"), *flags[2:], "--compare", str(best)]) == 0
+    text = page_of(tmp_path)
+    assert f"attention of {best}" in text and str(two_runs.first / "last.pt") in text
+
     assert ev.main([*flags, "--compare", "clip"]) == 0
     assert "CLIP tiny, zero-shot" in page_of(tmp_path)
     assert ev.main([*flags, "--compare", str(tmp_path / "nothing")]) == 2

@@ -8,7 +8,8 @@
 
 Rows of one model share its runs, also between tables that train equally long. What is done is not
 done again, but for --fresh; a run that was cut goes on. All rows of a table are trained for its
-LAB_EPOCHS (toy/presets.py), unless --epochs says otherwise.
+LAB_EPOCHS (toy/presets.py), by the paper's loss without L_own of ours, unless --epochs or
+--own-loss say otherwise.
 
 Results, in out/lab: table5.md, each row's mean, standard deviation and standard error over the
 seeds, and for each claim of the paper whether it holds here; table5.html, a page with the same,
@@ -52,7 +53,7 @@ from support.interrupt import CODE
 from support.settings import Parser
 from tables.rows import ROWS, TABLES
 from toy import tree
-from toy.presets import LAB_EPOCHS
+from toy.presets import LAB_EPOCHS, LAB_OWN_LOSS
 from toy.results import CLAIMS, Result, read_runs, write_runs, write_table
 
 # Every run behind the tables of docs/toy.md.
@@ -103,9 +104,10 @@ def key_of(configs):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def epochs_of(table):
-    """How long a table's rows are trained, as words of the command line."""
-    return ["--epochs", str(LAB_EPOCHS.get(table, LAB_EPOCHS["default"]))]
+def flags_of(table):
+    """How a table's rows are trained, as words of the command line, which others may follow."""
+    epochs = LAB_EPOCHS.get(table, LAB_EPOCHS["default"])
+    return ["--epochs", str(epochs), "--own-loss", str(LAB_OWN_LOSS)]
 
 
 def plan_runs(table, seeds, folder, flags, known):
@@ -120,7 +122,7 @@ def plan_runs(table, seeds, folder, flags, known):
     for seed, name in itertools.product(range(seeds), TABLES[table]):
         row = shared[name]
         own = ["--row", row, "--seed", str(seed)]
-        (cfg, *others), _ = train.settings([*epochs_of(table), *flags, *own])
+        (cfg, *others), _ = train.settings([*flags_of(table), *flags, *own])
 
         out = folder / row.replace("/", "-") / f"seed{seed}-epochs{cfg.epochs}"
         configs = (dataclasses.replace(cfg, out=str(out)), *others)
@@ -317,7 +319,7 @@ def main(argv=None):
               "--published, and those of `python train.py --help` but --row and --seed.")
         return 0
     own, flags = read_command(argv)
-    _, args = train.settings([*epochs_of(own.table), *flags])
+    _, args = train.settings([*flags_of(own.table), *flags])
 
     def job():
         check_command(own, args)
