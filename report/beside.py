@@ -10,8 +10,6 @@ The tests are in tests/test_page.py, test_evidence.py and test_lab.py.
 
 Differences are the first run minus the second, in percentage points.
 """
-import numpy as np
-
 from report.figures import Bar, curve, figure, interval_bars, line_chart
 from report.markup import document, fold, note, section, table, tag
 from report.wording import between, metric_name, metrics_of, percent, points, shown_value
@@ -150,23 +148,13 @@ def seeds_of(row):
     return tag("span", cells)
 
 
-def mean_and_spread(tops):
-    """Mean and standard deviation over the seeds, which one seed has not: two floats, or one and
-    None."""
-    spread = None
-    if len(tops) > 1:
-        spread = float(np.std(tops, ddof=1))
-    return float(np.mean(tops)), spread
-
-
 def lab_bar(row):
     """A row of the lab as a bar: its whisker is one standard deviation to each side."""
     # The whisker must stay on the axis, though a mean plus a deviation may pass 100.
-    mean, spread = mean_and_spread(row.tops)
-    one = Bar(row.name, mean / 100)
-    if spread is not None:
-        one.low = max(mean - spread, 0) / 100
-        one.high = min(mean + spread, 100) / 100
+    one = Bar(row.name, row.mean / 100)
+    if row.spread is not None:
+        one.low = max(row.mean - row.spread, 0) / 100
+        one.high = min(row.mean + row.spread, 100) / 100
     if row.paper is not None:
         one.paper = row.paper / 100
     return one
@@ -179,14 +167,10 @@ def lab_page(name, benchmark, rows, remarks=()):
     """
     cells = []
     for row in rows:
-        mean, spread = mean_and_spread(row.tops)
-        said = f"{mean:.1f}"
-        if spread is not None:
-            said += f" ± {spread:.1f}"
         paper = "none printed"
         if row.paper is not None:
             paper = f"{row.paper}"
-        cells.append([row.name, row.what, paper, said, seeds_of(row)])
+        cells.append([row.name, row.what, paper, row.said, seeds_of(row)])
 
     title = f"{name.replace('table', 'Table ')} on {benchmark}"
     lead = note("Test top-1, mean ± standard deviation over the seeds. The paper's figures are "

@@ -149,3 +149,27 @@ class LabRow:
     paper: float | None                           # percent, as printed
     tops: list                                    # percent of each seed, here
     pages: list = field(default_factory=list)     # path of each seed's own page, from the table's
+
+    @property
+    def mean(self):
+        return np.mean(self.tops)
+
+    @property
+    def spread(self):
+        """Standard deviation over seeds (of a sample: n - 1); one seed has none."""
+        if len(self.tops) < 2:
+            return None
+        return np.std(self.tops, ddof=1)
+
+    @property
+    def error(self):
+        """Standard error of the mean: how far it may be from the mean of all seeds there are."""
+        if self.spread is None:
+            return None
+        return self.spread / np.sqrt(len(self.tops))
+
+    @property
+    def said(self):
+        if self.spread is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} ± {self.spread:.1f}"

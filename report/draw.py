@@ -540,6 +540,14 @@ def rows_of(clip: dict) -> list[str]:
     return [name for name in STRIP_ROWS if name in there]
 
 
+def shown_as(name, clip):
+    """The row whose words stand beside row `name`: attention before P2V is plain attention where
+    there is no P2V."""
+    if name == "before" and "after" not in clip["maps"]:
+        return "attention"
+    return name
+
+
 def clip_colour(right: bool | None):
     """Colour of the mark before a clip's title: right, wrong, or nobody knows (None)."""
     if right is None:
@@ -585,12 +593,9 @@ def draw_strip(clips: list[dict], path, columns: int = 8) -> Path:
         shown = np.linspace(0, Tv - 1, min(columns, Tv))
         shown = shown.round().astype(int)                          # indices of video frames
         for name in rows_of(clip):
-            named = STRIP_ROWS[name]
-            if name == "before" and "after" not in clip["maps"]:
-                named = STRIP_ROWS["attention"]   # there is no P2V to be before
             draw.multiline_text(
                 (MARGIN - 10, y + CELL / 2),
-                named,
+                STRIP_ROWS[shown_as(name, clip)],
                 fill=GREY,
                 font=font(13),
                 anchor="rm",

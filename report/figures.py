@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from report.draw import CELL, HEAT, Axes, colour, rows_of, strip_cell, ticks
+from report.draw import CELL, HEAT, Axes, colour, rows_of, shown_as, strip_cell, ticks
 from report.markup import Html, scroller, tag
 from report.wording import between, percent
 
@@ -271,10 +271,7 @@ def film(strip, rivals=(), columns=8):
     # Each row is one picture: a browser would space eight of them differently in every row.
     cells = []
     for name in rows_of(strip):
-        said = FILM_ROWS[name]
-        if name == "before" and "after" not in strip["maps"]:
-            said = "attention"                    # there is no P2V to be before
-        cells += film_cells(said, name, strip, columns)
+        cells += film_cells(FILM_ROWS[shown_as(name, strip)], name, strip, columns)
 
     for rival, other in rivals:
         last = [name for name in ("after", "attention", "before") if name in other["maps"]]

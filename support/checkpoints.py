@@ -12,7 +12,6 @@ A run folder holds `last.pt` (the newest), `previous.pt` (the one before, should
 and `best.pt` (the best on the held-out split).
 """
 import hashlib
-import os
 import zipfile
 from pathlib import Path
 
@@ -68,12 +67,8 @@ def write_torch(value, path, keep=None):
     Raises ValueError with the space that is needed: a full disk is the usual reason.
     """
     try:
-        with atomic(path) as part:
+        with atomic(path, keep) as part:
             torch.save(value, part)
-            with open(part, "rb+") as file:       # some disks say only now that they are full
-                os.fsync(file.fileno())
-            if keep and path.exists():
-                os.replace(path, keep)
     except (OSError, RuntimeError) as reason:     # torch makes a full disk a RuntimeError
         # The weights that are trained, and AdamW's two moments of each.
         weights = value.get("model", value)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 @contextmanager
-def atomic(path):
+def atomic(path, keep=None):
     """Give a path to write to, which gets its final name `path` when the block ends well.
 
         with atomic("out/result.json") as part:
@@ -24,7 +24,7 @@ def atomic(path):
 
     A crash, a full disk or an exception inside the block leaves what was there before. Folders on
     the way are made. The name of the part is fixed, so that what a killed run left behind is
-    overwritten by the next one and nothing piles up.
+    overwritten by the next one and nothing piles up. keep: what was at `path` gets this name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,8 @@ def atomic(path):
         # where a good one was.
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, keep)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ class ActionModel(nn.Module):
         device = clip.logit_scale.device
 
         # (K, W), cut behind the longest text: 77 tokens cost more than three times as much as the
-        # 24 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
+        # 25 of Diving48. On the CPU even where a model has no memory ("meta"): values are read.
         with torch.device("cpu"):
             tokens = self.tokens_of(texts)
         self.register_buffer("tokens", tokens.to(device), persistent=False)

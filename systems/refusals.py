@@ -14,19 +14,15 @@ def refuse_blind_towers(data_cfg, model_cfg):
     The presets (tables/rows.py) read what the model looks at; a flag can undo that by mistake, and
     such a run would train without a word.
     """
-    looks = {
-        "pevl": (model_cfg.video, model_cfg.pose),
-        "vilp": (model_cfg.video, model_cfg.pose),
-        "aim": (True, False),
-    }
-    video, pose = looks.get(model_cfg.model, (False, False))
     if model_cfg.model == "aim" and not data_cfg.read_video:
         raise ValueError("--no-read-video beside --model aim, which would see black. Expected its "
                          "frames to be read. Leave --no-read-video out.")
-    if video and not data_cfg.read_video:
+    if model_cfg.model not in ("pevl", "vilp"):   # the others have no towers to leave out
+        return
+    if model_cfg.video and not data_cfg.read_video:
         raise ValueError(f"--no-read-video beside --model {model_cfg.model} with its video tower, "
                          "which would see black. Expected --no-video too. Add it.")
-    if pose and not data_cfg.read_poses:
+    if model_cfg.pose and not data_cfg.read_poses:
         raise ValueError(f"--no-read-poses beside --model {model_cfg.model} with its pose tower, "
                          "which would see nobody. Expected --no-pose too. Add it.")
 

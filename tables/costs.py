@@ -61,7 +61,7 @@ TABLE1_M = {
 def dives():
     """48 prompts in the manner of Diving48's, so that counting needs no files: 22 tokens at most.
 
-    They have three parts. Diving48's have four ("no twist" included) and 24 tokens at most.
+    They have three parts. Diving48's have four ("no twist" included) and 25 tokens at most.
     """
     takeoffs = ("Back", "Forward", "Inward", "Reverse")
     somersaults = ("15som", "25som", "35som")

@@ -12,6 +12,7 @@ import time
 import pytest
 
 import train
+from report.contents import LabRow
 from report.log import rows_of
 from runs import words
 from tables.rows import ROWS, TABLES
@@ -36,7 +37,7 @@ def test_claims_are_the_papers():
     ([90, 90], [90, 90], "+0.0 ± 0.0, not told apart"),
 ])
 def test_claims_hold_beyond_two_standard_errors(high, low, verdict):
-    rows = [results.Result("pevl", "", 91.9, high, []), results.Result("no-p2v", "", 91.1, low, [])]
+    rows = [LabRow("pevl", "", 91.9, high, []), LabRow("no-p2v", "", 91.1, low, [])]
     said = results.judge(rows, "pevl", "no-p2v")
     assert said == f"`pevl` above `no-p2v` (paper +0.8): {verdict}"
     assert results.judge(rows, "pevl", "no-v2p") == "", "a row without runs has no verdict"

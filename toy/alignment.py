@@ -28,8 +28,8 @@ from data import Clips, DataConfig
 from eval import open_checkpoint, rebuild_from, settings_of
 from pevl import cosine
 from support.commands import run_command
-from support.settings import Parser
 from support.sampling import sample_instants
+from support.settings import Parser
 from systems.views import clip_features
 from toy.captions import LABEL
 from toy.divers import TWIST_BEGINS, TWIST_LASTS

@@ -120,8 +120,8 @@ BROW = 22                  # one body height before the face: where the head loo
 POINTS = 23
 FEET = slice(15, 19)       # ankles and toes
 
-# Weights in the centre of mass. They sum to 42 / 41, not to 1: this shifts a flight by 1.3 pixels
-# at most, and another divisor would move every joint of the clips that exist.
+# Weights in the centre of mass. They sum to 42 / 41, not to 1: this shifts a flight by a pixel
+# or two, and another divisor would move every joint of the clips that exist.
 MASS = np.zeros(POINTS)
 MASS[EARS] = 1
 MASS[SHOULDERS] = 5
@@ -765,7 +765,7 @@ class Dive:
         z[SHOULDERS] = .105 * size.width * side
 
         # Arms. What they spread to the side is missing in the plane of x and y, so that an upper
-        # arm keeps its length; a bent forearm loses up to a hundredth. Lengths are shares of the
+        # arm keeps its length; a bent forearm loses up to a fiftieth. Lengths are shares of the
         # body's height.
         upper = posture.shoulders - posture.spine
         fore = upper + posture.elbows

@@ -45,6 +45,7 @@ import torch
 
 import train
 from clip_model import TINY
+from report.contents import LabRow
 from report.log import rows_of
 from support.checks import unknown_name
 from support.commands import run_command
@@ -54,10 +55,10 @@ from support.settings import Parser
 from tables.rows import ROWS, TABLES
 from toy import tree
 from toy.presets import LAB_EPOCHS, LAB_OWN_LOSS
-from toy.results import CLAIMS, Result, read_runs, write_runs, write_table
+from toy.results import CLAIMS, read_runs, write_runs, write_table
 
 # Every run behind the tables of docs/toy.md.
-PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "toy-runs.csv"
+PUBLISHED = tree.PROJECT / "docs" / "toy-runs.csv"
 
 # Settings that say nothing of a run's figures: those that may change while it is trained, but for
 # where its data and its first weights lie, and the row's name, which stands for its switches.
@@ -217,7 +218,7 @@ def line_of(trial):
 
 
 def results_of(table, plan, folder):
-    """The rows of a table that have runs, as Results."""
+    """The rows of a table that have runs, as LabRows."""
     results = []
     for name in TABLES[table]:
         done = [trial for trial in plan if trial.row == name and trial.run]
@@ -231,7 +232,7 @@ def results_of(table, plan, folder):
             pages.append(page.relative_to(folder).as_posix() if page.exists() else "")
         tops = [float(trial.run["top1"]) for trial in done]
         row = ROWS[name]
-        results.append(Result(name.split("/")[1], row.what, row.top1, tops, pages))
+        results.append(LabRow(name.split("/")[1], row.what, row.top1, tops, pages))
     return results
 
 

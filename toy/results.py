@@ -1,19 +1,16 @@
 """What the lab found: tables with error bars, and whether the paper's claims hold in them.
 
 here          | what it is                                         | tests/test_lab.py
-Result        | mean and spread of a row beside the paper's figure | test_lab
 CLAIMS        | what the paper says of two rows                    | test_claims_*
 judge         | whether it holds here                              | test_claims_*
 write_table   | a table as a page, a picture, Markdown and CSV     | test_lab
 read_runs     | every seed of every row, as the lab writes it      | test_published_*
 """
 import csv
-from dataclasses import dataclass
 
 import numpy as np
 
 from report.beside import lab_page
-from report.contents import LabRow
 from report.draw import draw_bars
 from support.files import atomic
 from tables.rows import ROWS
@@ -92,40 +89,6 @@ def write_runs(path, runs):
 
 # ---- Rows of a table -----------------------------------------------------------------------------
 
-@dataclass
-class Result:
-    """A row of the printed table."""
-    name: str
-    what: str
-    paper: float | None                           # top-1 in %, on Diving48; None: no row of it
-    tops: list                                    # top-1 in % of each seed, here
-    pages: list                                   # of each seed: its run's page, "" where none is
-
-    @property
-    def mean(self):
-        return np.mean(self.tops)
-
-    @property
-    def spread(self):
-        """Standard deviation over seeds (of a sample: n - 1); one seed has none."""
-        if len(self.tops) < 2:
-            return None
-        return np.std(self.tops, ddof=1)
-
-    @property
-    def error(self):
-        """Standard error of the mean: how far it may be from the mean of all seeds there are."""
-        if self.spread is None:
-            return None
-        return self.spread / np.sqrt(len(self.tops))
-
-    @property
-    def said(self):
-        if self.spread is None:
-            return f"{self.mean:.1f}"
-        return f"{self.mean:.1f} ± {self.spread:.1f}"
-
-
 def order_of(results, key):
     """Names of the rows from the best to the worst."""
     # Rows that the paper does not print have no figure and come last.
@@ -133,10 +96,18 @@ def order_of(results, key):
     return " > ".join(result.name for result in ranked)
 
 
+def orders(results):
+    """The rows in the paper's order, where it prints any, and in the order here: sentences."""
+    said = [f"Order here: {order_of(results, lambda r: r.mean)}."]
+    if any(r.paper is not None for r in results):
+        said.insert(0, f"Order of the paper: {order_of(results, lambda r: r.paper)}.")
+    return said
+
+
 def judge(results, better, worse):
     """A claim, and what the runs say of it, in a line of words; "" while a row has no run.
 
-    results: the Results of a table. better, worse: names of two rows. The standard error of a
+    results: the LabRows of a table. better, worse: names of two rows. The standard error of a
     difference of two means is the root of the sum of their squares. A difference of more than two
     such errors is hardly chance.
     """
@@ -187,9 +158,7 @@ def markdown_of(table, results):
         lines.append(f"| `{r.name}` | {r.what} | {printed} | {r.said} | {error} | {each} |")
     lines.append("")
 
-    if any(r.paper is not None for r in results):
-        lines.append(f"Order of the paper: {order_of(results, lambda r: r.paper)}.  ")
-    lines += [f"Order here: {order_of(results, lambda r: r.mean)}.", ""]
+    lines += ["  \n".join(orders(results)), ""]  # two spaces: a line of its own
 
     claims = judge_all(table, results)
     if claims:
@@ -201,15 +170,12 @@ def markdown_of(table, results):
 
 def page_of(table, results):
     """The table as a page, each seed a link to the page of its run, where that is there."""
-    rows = [LabRow(r.name, r.what, r.paper, r.tops, r.pages) for r in results]
-    remarks = [f"Order here: {order_of(results, lambda r: r.mean)}.", *judge_all(table, results)]
-    if any(r.paper is not None for r in results):
-        remarks.insert(0, f"Order of the paper: {order_of(results, lambda r: r.paper)}.")
-    return lab_page(table, "the toy benchmark", rows, remarks)
+    remarks = [*orders(results), *judge_all(table, results)]
+    return lab_page(table, "the toy benchmark", results, remarks)
 
 
 def write_table(folder, table, results):
-    """results: Results of the rows that have runs -> <table>.html, .csv, .md, .png, each whole or
+    """results: LabRows of the rows that have runs -> <table>.html, .csv, .md, .png, each whole or
     not."""
     with atomic(folder / f"{table}.md") as part:
         part.write_text("\n".join(markdown_of(table, results)), encoding="utf-8")
