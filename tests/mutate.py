@@ -98,14 +98,24 @@ def run_tests(folder, what):
     return first
 
 
-def child(folder, entry):
-    """In the forked process: the verdict on one mutation."""
+def enter(folder):
+    """Stand in `folder`, in silence: its modules are found, and none of the checkout's own.
+
+    Folders are compared, not beginnings of their names: packages may be installed in a virtual environment that lies in
+    the checkout, or beside it under a longer name.
+    """
+    own = (ROOT, ROOT / "tests", ROOT / "tests" / "spec")
     os.chdir(folder)
-    sys.path[:] = [str(folder)] + [p for p in sys.path if p and not p.startswith(str(ROOT))]
+    sys.path[:] = [str(folder), *(p for p in sys.path if p and Path(p).resolve() not in own)]
     sys.dont_write_bytecode = True
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
+
+
+def child(folder, entry):
+    """In the forked process: the verdict on one mutation."""
+    enter(folder)
     first = run_tests(folder, tests_of(entry["mark"]))
     by = "own mark" if first.test else "nobody"
     name = entry["file"].removesuffix(".py").replace("/", ".")
@@ -116,12 +126,7 @@ def child(folder, entry):
 
 def second_child(folder, entry):
     """Where the own mark noticed nothing: does any other test?"""
-    os.chdir(folder)
-    sys.path[:] = [str(folder)] + [p for p in sys.path if p and not p.startswith(str(ROOT))]
-    sys.dont_write_bytecode = True
-    with open(os.devnull, "w") as nothing:
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+    enter(folder)
     first = run_tests(folder, all_tests())
     return {"by": "another" if first.test else "nobody", "test": first.test,
             "message": first.message[:600], "fact": first.is_fact}
