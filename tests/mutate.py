@@ -101,8 +101,8 @@ def run_tests(folder, what):
 def enter(folder):
     """Stand in `folder`, in silence: its modules are found, and none of the checkout's own.
 
-    Folders are compared, not beginnings of their names: packages may be installed in a virtual environment that lies in
-    the checkout, or beside it under a longer name.
+    Folders are compared, not beginnings of their names: packages may be installed in a virtual
+    environment that lies in the checkout, or beside it under a longer name.
     """
     own = (ROOT, ROOT / "tests", ROOT / "tests" / "spec")
     os.chdir(folder)
