@@ -5,13 +5,15 @@ label texts and clips; this file takes it from there. `Clips` decodes only the f
 needed, ties them to the pose clip by time, and crops and mirrors frames and joints by one draw, so
 that a joint stays on its pixel. This file knows pose files (pose.py) and never a model.
 
-    paper             | what                           | here                  | tests/test_data.py
+    paper             | what                           | here                  | tests
     Sec. 4, data sets | prompts, splits, metrics       | DATASETS              | test_registry_*
     Sec. 4, settings  | crops of training and test     | train_view, test_view | test_views_*
     Sec. 4, settings  | joints in a crop's coordinates | place                 | test_joint_*
-    -                 | poses beside videos, by time   | tie                   | test_pose_and_*
+    -                 | poses beside videos, by time   | tie                   | test_tie_*
     -                 | broken clips: replaced, named  | Clips                 | test_fault_*
     -                 | what is wrong with a download  | check                 | test_check_*
+
+tests/test_data.py says in which file each of them is.
 
 Which moments of a clip are looked at is said in `support/sampling.py`; how their frames are got out
 of a file, in `support/video.py`.
@@ -35,7 +37,6 @@ import os
 import re
 import sys
 import textwrap
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +55,7 @@ from published.annotations import (Source, read_custom, read_diving48, read_gym,
 from support.checks import unknown_name
 from support.commands import run_command
 from support.person import person_facts, summarise
+from support.progress import Progress
 from support.sampling import nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
@@ -804,14 +806,12 @@ def probe(dataset, clip):
 def probe_all(dataset, clips):
     """What is wrong with each of these clips that is not sound. Says how far it is on the way."""
     wrong = []
-    begun = time.time()
+    progress = Progress("check", total=len(clips), unit="clips")
     with ThreadPoolExecutor(max(dataset.cfg.workers, 1)) as pool:
         for done, error in enumerate(pool.map(partial(probe, dataset), clips), 1):
             if error:
                 wrong.append(error)
-            if sys.stderr.isatty() or done % 1000 == 0:
-                left = (time.time() - begun) / done * (len(clips) - done)
-                print(f"  {done}/{len(clips)}, {left:.0f} s left", end="\r", file=sys.stderr)
+            progress.show(done)
     return wrong
 
 

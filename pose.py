@@ -8,8 +8,8 @@ published/pose_files.py, the choice of the one person in support/tracks.py.
 paper section            | what                   | here                    | test_pose.py
                          | the format, its joints | PoseClip, JOINT_SETS    | test_pose_files_*
 ViLP Sec. 3, PeVL Tab. 9 | heatmap of a frame     | gaussian_heatmaps       | test_heatmaps_*
-PeVL Sec. 4.1            | joints of every frame  | extract, EXTRACTORS     | test_extract_*
-                         | ready pose files       | import_clip, IMPORTERS  | test_import_*
+PeVL Sec. 4.1            | joints of every frame  | extract, EXTRACTORS     | test_extract.py
+                         | ready pose files       | import_clip, IMPORTERS  | test_import_*.py
 
 Letters: T frames of a clip, J joints, N crops of one person each, (H, W) the size of a frame. A
 joint is (x, y) in pixels of the frame, (0, 0) the centre of the top left pixel; score 0: it is not
@@ -25,7 +25,6 @@ import argparse
 import csv
 import re
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -49,6 +48,7 @@ from support.files import atomic, cache_folder
 from support.packages import cached, has_package, optional_package
 from support.person import person_facts, summarise
 from support.processes import choose_device
+from support.progress import Progress
 from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
 from support.video import BROKEN, open_video
@@ -670,40 +670,13 @@ def import_clip(public):
 # ---- Command line ------------------------------------------------------------------------------
 
 
-class Progress:
-    """A line on stderr: each half second on a terminal, each half minute in a log, and for the last
-    clip that is made."""
-
-    def __init__(self, total):
-        self.total = total                        # clips of the run
-        self.begin = time.time()
-        self.shown = 0.0                          # when the last line was printed
-        self.live = sys.stderr.isatty()
-        self.pause = 0.5 if self.live else 30
-
-    def show(self, done, skipped, broken, frames):
-        """done, skipped, broken: clips so far. frames: those of the clips that were done."""
-        now = time.time()
-        seen = done + skipped + broken
-        if now - self.shown <= self.pause and seen != self.total:
-            return
-        self.shown = now
-
-        # Clips that were there already took no time, and say nothing about those to come.
-        spent = now - self.begin + 1e-9
-        left = spent / (seen - skipped) * (self.total - seen) / 60         # minutes
-        end = "\r" if self.live else "\n"
-        print(f"{seen}/{self.total} clips  {frames / spent:.1f} frames/s  {left:.1f} min left  "
-              f"{broken} broken ", file=sys.stderr, end=end)
-
-
 def run_jobs(jobs, total, out, overwrite):
     """Make the pose files of `total` clips in the folder `out`; what became of them goes to stdout.
 
     jobs: pairs (clip id, function without arguments -> PoseClip). A file that is there already is
     kept, unless `overwrite`. A BrokenClip is listed at the end and stops nothing.
     """
-    progress = Progress(total)
+    progress = Progress("extract", total=total, unit="clips")
     done = 0
     skipped = 0
     frames = 0
@@ -713,17 +686,18 @@ def run_jobs(jobs, total, out, overwrite):
         path = Path(out) / f"{name}.npz"
         if path.exists() and not overwrite:
             skipped += 1
-            continue
-
-        try:
-            clip = make()
-            write_pose(path, **vars(clip))
-            done += 1
-            frames += len(clip.times)
-            facts[name] = person_facts(clip.keypoints, clip.scores)
-        except BrokenClip as error:
-            broken.append(f"\n  {name}: {error}")
-        progress.show(done, skipped, len(broken), frames)
+            progress.before = skipped
+        else:
+            try:
+                clip = make()
+                write_pose(path, **vars(clip))
+                done += 1
+                frames += len(clip.times)
+                facts[name] = person_facts(clip.keypoints, clip.scores)
+            except BrokenClip as error:
+                broken.append(f"\n  {name}: {error}")
+        note = f"{progress.rate(frames):.1f} frames/s, {len(broken)} broken"
+        progress.show(done + skipped + len(broken), note)
 
     print(f"{done} pose clips written to {out}, {skipped} kept, {len(broken)} broken", *broken)
     for line in summarise(facts):

@@ -3,7 +3,7 @@
 here       | what it is                                     | tests/test_label.py
 VideoClips | spans of one file, sampled as a benchmark's are | test_one_video_*
 windows    | where a sliding window stands                   | test_windows_cover_the_video
-duration   | seconds of a file                               | test_windows_cover_the_video
+duration   | seconds of a file                               | test_duration_counts_*
 
 Letters: n frames of the file.
 """

@@ -13,8 +13,6 @@ import csv
 import io
 import json
 import math
-import sys
-import time
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +25,7 @@ from report.draw import draw_strip
 from report.results import strip_of
 from report.timeline import clock, draw_timeline
 from support.files import atomic
+from support.progress import Progress
 from support.video import BROKEN
 
 COLUMNS = ("video", "start", "end", "label", "probability", "second", "second_probability",
@@ -60,7 +59,7 @@ def label_videos(cfg, labeller):
     # One file at a time, so that what was answered is on the screen, and its picture on disk, when
     # a later one ends the run; a broken file among many is a row of the table like any other.
     rows = []
-    begun = time.monotonic()
+    progress = Progress("label", total=len(files), unit="videos", alone=False)
     for number, video in enumerate(files, 1):
         try:
             rows += label_one(cfg, labeller, video, folder)
@@ -73,7 +72,7 @@ def label_videos(cfg, labeller):
             print(f"broken: {video}: {error}")
             rows.append({"video": str(video), "error": str(error)})
         if len(files) > 1:
-            show_progress(number, len(files), time.monotonic() - begun)
+            progress.show(number)
 
     # A single file has told all of it above; a table is for many.
     if len(files) > 1:
@@ -83,12 +82,6 @@ def label_videos(cfg, labeller):
               + "".join(f"\n  {name}" for name in broken))
         print(f"wrote {folder / 'labels.csv'} and labels.jsonl")
     return rows
-
-
-def show_progress(done, total, spent):
-    """`3/15 videos, 0:40 left` on standard error."""
-    left = int((total - done) * spent / done)
-    print(f"{done}/{total} videos, {left // 60}:{left % 60:02d} left", file=sys.stderr, flush=True)
 
 
 def tell_labels(labeller):
@@ -185,17 +178,17 @@ def follow(cfg, labeller, video, folder):
 
     # The joints were found once for the whole file; each window decodes its own frames.
     answers = []
+    progress = Progress("label", total=len(spans), unit="windows")
     for index in range(len(spans)):
         answers.append(labeller.answer_clip(dataset, index, cfg.average))
-        if sys.stderr.isatty():
-            print(f"\r{index + 1}/{len(spans)} windows", end="", file=sys.stderr, flush=True)
+        progress.show(index + 1)
 
     # What is doubtful about a window is in its row; here it is counted. The person is that of the
     # whole video.
     unlike = sum(bool(answer.doubts) for answer in answers)
     for answer in answers:
         labeller.complete(answer, facts, poses)
-    print(f"\n{video}: {len(spans)} windows of {width:g} s, one each {cfg.every:g} s")
+    print(f"{video}: {len(spans)} windows of {width:g} s, one each {cfg.every:g} s")
     if facts is not None:
         print(f"{poses}: {facts}")
         if facts.warning:

@@ -2,7 +2,7 @@
 
 here      | what it does                                        | tests/test_label.py
 pose_of   | a video file -> its PoseClip, and where it is from  | test_poses_are_found_or_made
-kept_name | name of the pose file that was made of a video      | test_poses_are_found_or_made
+kept_name | name of the pose file that was made of a video      | test_poses_are_made_once_*
 """
 import hashlib
 import sys

@@ -11,8 +11,8 @@ and the place, what was expected and what to do.
     paper             | what                          | here              | test_annotations.py
     Sec. 4, data sets | files -> label texts, clips   | read_<data set>   | test_reads_*
     Sec. 3.1, prompts | class codes -> words          | diving_text       | test_reads_diving48
-    -                 | files that are something else | read_text, misfit | test_hostile_*
     -                 | one clip with two labels      | read_index        | test_two_labels_*
+    -                 | files that are something else | read_text, misfit | test_hostile_files.py
 
 This is ground: of this project it imports support/shapes.py alone. `data.DATASETS` says which
 reader is whose.

@@ -5,35 +5,27 @@ what a stranger wrote. Whatever is read here can give tensors with names and not
 
 here          | what it does                                        | tests/test_clip_weights.py
 --------------+-----------------------------------------------------+---------------------------
-fetch         | file of the cache: downloaded once, resumed, hashed | test_download_*
+fetch         | file of the cache, where a published one is named   | test_load_by_name
 read_weights  | file on disk -> its tensors by its own names        | test_formats, test_a_bomb_*
 openai_names  | names of open_clip or Hugging Face -> OpenAI's      | test_formats
 
 Nothing here knows how a CLIP is built: clip_model.py stands on this file, not the other way round.
 Only clip_model.fill_clip compares the names and shapes with those that a CLIP needs.
 """
-import contextlib
-import hashlib
-import http.client
 import os
 import pickle
 import re
-import sys
-import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import torch
 
-from support.files import cache_folder, hash_of, most_unpacked, tensor_bomb, zip_bomb
+from published.download import download
+from support.files import most_unpacked, tensor_bomb, zip_bomb
 
 # ---- Fetching ----------------------------------------------------------------------------------
 
 CLIP_URL = "https://openaipublic.azureedge.net/clip/models"     # $PEVL_CLIP_URL names a mirror
-RETRIES = 5                                 # tries of a download before it is given up
-PAUSE = 1.0                                 # seconds before a try, times the number of the try
-BLOCK = 1 << 18                             # bytes that are read at a time
 
 
 def fetch(file, sha256, base=None):
@@ -42,125 +34,11 @@ def fetch(file, sha256, base=None):
     file: its name, such as "ViT-B-16.pt". sha256: the hash of its bytes in hexadecimal, which is
     part of OpenAI's address as well. base: the address above both; else $PEVL_CLIP_URL, else
     OpenAI's. Raises ValueError where the file cannot be had, or holds other bytes.
-
-    Hashing 350 MB takes a second. It is done every time, since a note "this was checked" would
-    outlive a disk that has been damaged since.
     """
     base = base or os.environ.get("PEVL_CLIP_URL") or CLIP_URL
     url = f"{base.rstrip('/')}/{sha256}/{file}"
-
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    target = cache / file
-    part = cache / f"{file}.part"
-
-    with _one_process_at_a_time(cache / f"{file}.lock"):
-        if not target.exists():
-            _download(url, part, sha256)
-            os.replace(part, target)        # so a file of the final name is always a whole one
-            return target
-
-        found = hash_of(target).hexdigest()
-        if found != sha256:
-            raise ValueError(f"{target} has SHA-256 {found}. Expected {sha256}. It is damaged: "
-                             "delete it and run again.")
-    return target
-
-
-@contextlib.contextmanager
-def _one_process_at_a_time(path):
-    """Wait until no other process is inside a block of the same `path`, then enter.
-
-    With torchrun, every process of a machine asks for the same file at once; the first downloads
-    it. The system releases the lock when its holder ends, however that ends. Where there are no
-    such locks (Windows, some network disks), nobody waits.
-    """
-    with open(path, "a") as lock:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _download(url, part, sha256):
-    """url -> file `part`, checked; goes on where an earlier try, or an earlier run, was cut."""
-    for attempt in range(RETRIES):
-        time.sleep(PAUSE * attempt)
-        try:
-            found = _stream(url, part)
-        except (OSError, http.client.HTTPException) as error:   # urllib's own errors are OSErrors
-            reason = error
-            print(f"{url}: {reason}", file=sys.stderr)
-            # 416, "range not satisfiable": the part is as long as the file, or longer, and yet was
-            # never accepted: it holds something else, or a run ended just before.
-            if getattr(error, "code", 0) == 416:
-                part.unlink(missing_ok=True)
-            continue
-
-        if found == sha256:
-            return
-        part.unlink()
-        reason = f"what came has SHA-256 {found} and is deleted"
-        break                               # the same bytes would come again
-
-    raise ValueError(f"cannot download {url}: {reason}. Expected CLIP's weights, SHA-256 {sha256}. "
-                     "Run again to go on, set PEVL_CLIP_URL to a mirror, or give a file's path.")
-
-
-def _stream(url, part):
-    """Append to `part` what it lacks of url -> SHA-256 of the whole, hashed while it streams."""
-    with open(part, "ab") as file:
-        have = file.tell()                  # bytes of an earlier try
-        digest = hash_of(part)
-        headers = {}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-
-        request = urllib.request.Request(url, headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            range_sent = reply.headers.get("Content-Range", "")
-            if not range_sent.startswith(f"bytes {have}-"):
-                file.truncate(0)            # a server without ranges sends it from the start
-                digest = hashlib.sha256()
-                have = 0
-
-            total = have + int(reply.headers.get("Content-Length") or 0)
-            progress = _Progress(name=part.stem, have=have, total=total)
-            while block := reply.read(BLOCK):
-                file.write(block)
-                digest.update(block)
-                have += len(block)
-                progress.show(have)
-
-        # The bytes must be on the disk before `fetch` gives the file its final name.
-        file.flush()
-        os.fsync(file.fileno())
-
-    if have < total:
-        raise ConnectionError(f"cut after {have} of {total} bytes")
-    return digest.hexdigest()
-
-
-class _Progress:
-    """Lines on stderr, one in two seconds and one at the end: how much has come, how fast."""
-
-    def __init__(self, name, have, total):
-        self.name = name
-        self.first = have                   # bytes that were there before this download
-        self.total = total
-        self.began = time.monotonic()
-        self.told = 0.0                     # seconds from the start to the last line
-
-    def show(self, have):
-        spent = time.monotonic() - self.began
-        if have != self.total and spent - self.told <= 2:
-            return
-        self.told = spent
-
-        rate = (have - self.first) / 1e6 / max(spent, 1e-9)
-        left = (self.total - have) / 1e6 / rate
-        print(f"{self.name}: {have / 1e6:.1f} of {self.total / 1e6:.1f} MB, {rate:.1f} MB/s, "
-              f"{left:.0f} s left", file=sys.stderr)
+    return download(url, sha256, "Run again to go on, set PEVL_CLIP_URL to a mirror, or give a "
+                                 "file's path.")
 
 
 # ---- Reading -----------------------------------------------------------------------------------

@@ -5,24 +5,20 @@ joint. Its branches of 1/4, 1/8, 1/16 and 1/32 of the crop's resolution run side
 exchange their maps again and again, so that the fine branch never loses its resolution (Sun et
 al., CVPR 2019). Modules are named as in the published checkpoints, so that these load unchanged.
 
-paper section  | what                            | here                   | test_pose.py
+paper section  | what                            | here                   | test_hrnet.py
 PeVL Sec. 4.1  | the network                     | HRNet                  | test_hrnet_*
                | the same, faster, for reading   | fold_norms             | test_folded_norms_*
                | published weights, read safely  | load_hrnet, WEIGHTS    | test_load_hrnet_*
                | frame -> crop                   | crop_rule, crop_people | test_crop_*
                | heatmaps -> joints in the frame | decode_heatmaps        | test_decode_*
                | flip test                       | predict_heatmaps       | test_flip_test_*
-               | frames, boxes -> joints, scores | predict                | test_extract_hrnet_*
+               | frames, boxes -> joints, scores | predict                | test_extract.py
 
 Letters: N crops (one person each), J joints, (h, w) the size of a crop or of a heatmap, (H, W) that
 of a frame. A point is (x, y) in pixels, (0, 0) the centre of the top left pixel. A box is
 x0, y0, x1, y1. This file knows neither pose files nor videos.
 """
-import hashlib
-import http.client
 import re
-import sys
-import urllib.request
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -33,8 +29,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from published.download import download
 from support.checks import unknown_name
-from support.files import atomic, cache_folder, most_unpacked, tensor_bomb, zip_bomb
+from support.files import most_unpacked, tensor_bomb, zip_bomb
 from support.shapes import misfit
 
 # ---- The network -------------------------------------------------------------------------------
@@ -246,39 +243,6 @@ WEIGHTS = {
 }
 
 
-def download(url):
-    """Path of the file of `url` in the cache folder; it is fetched if it is not there.
-
-    The file's SHA-256 must begin with the 8 hex digits in its name; it is computed while the file
-    comes in. Raises ValueError where the file cannot be had or is another; then nothing is kept.
-    """
-    path = cache_folder() / url.rsplit("/", 1)[1]
-    if path.is_file():
-        return path
-
-    expected = re.search(r"-([0-9a-f]{8})_\d+\.pth$", url)[1]
-    try:
-        with atomic(path) as part:
-            found = fetch(url, part, path.name)
-            if not found.startswith(expected):
-                raise OSError(f"its SHA-256 is {found}")
-    except (OSError, http.client.HTTPException) as error:       # urllib's own are OSErrors
-        raise ValueError(f"cannot download {url}: {error}. Expected SHA-256 {expected}... Try "
-                         "again, or fetch it by hand and give its path.") from error
-    return path
-
-
-def fetch(url, target, title):
-    """Write what `url` holds to the file `target` and count it on stderr -> its SHA-256 in hex."""
-    digest = hashlib.sha256()
-    with urllib.request.urlopen(url, timeout=60) as source, open(target, "wb") as file:
-        while block := source.read(1 << 20):
-            file.write(block)
-            digest.update(block)
-            print(f"\r{title} {file.tell() >> 20} MiB ", end="", file=sys.stderr)
-    return digest.hexdigest()
-
-
 MOST_WIDTH = 256                                  # channels; published are 32 and 48
 MOST_JOINTS = 1000
 
@@ -338,7 +302,9 @@ def weights_path(name_or_path):
     folder or an ending) where there is no file.
     """
     if name_or_path in WEIGHTS:
-        return download(WEIGHTS[name_or_path])
+        url = WEIGHTS[name_or_path]
+        digits = re.search(r"-([0-9a-f]{8})_\d+\.pth$", url)[1]     # of the file's SHA-256
+        return download(url, digits, "Run again to go on, or fetch it by hand and give its path.")
 
     path = Path(name_or_path)
     if path.is_file():

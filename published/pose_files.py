@@ -4,7 +4,7 @@ The data sets' poses are public in five formats. Each has an importer here, whic
 which clips a file holds and gives the raw joints of all persons of a clip; pose.py then chooses
 the one person that the models read, and writes the file. This file knows nothing of pose.py.
 
-data                     | format                      | here             | test_pose.py
+data                     | format                      | here             | test_import_*.py
 FineGym, Diving48, UCF,  | pyskl, one pickle           | import_pyskl     | test_import_pyskl
   HMDB                   |                             |                  |
 Kinetics-400             | pyskl, index and kpfiles    | import_k400      | test_import_k400

@@ -5,7 +5,7 @@ frame, (0, 0) the centre of the top left one, score 0 where a joint is not there
 `pose.Video`: uint8 RGB arrays (H, W, 3), which set `size` (H, W) as they are gone through. Both
 programs are optional packages, imported here only when they are asked for.
 
-here           | program                      | people              | tests/test_pose.py
+here           | program                      | people              | tests/test_extract.py
 mediapipe_pose | Google's BlazePose           | one, tracked by it  | test_mediapipe_*
 rtmlib_pose    | RTMPose, through rtmlib      | all; one is chosen  | test_rtmlib_*
 

@@ -4,8 +4,8 @@ Arrays and texts in, a PNG out, written whole or not at all; no model is known h
 
     picture                                        here             tests/test_draw.py
     a confusion matrix                             draw_confusion   test_confusion_is_drawn
-    losses and accuracies of a run, by epoch       draw_curves      test_curves_and_bars_are_drawn
-    a table of the toy lab beside the paper's      draw_bars        test_curves_and_bars_are_drawn
+    losses and accuracies of a run, by epoch       draw_curves      test_curves_are_drawn
+    a table of the toy lab beside the paper's      draw_bars        test_bars_are_drawn
     attention before and after P2V, as in Fig. 1c  draw_strip       test_strips_are_drawn
 
 Places and sizes are pixels, x to the right and y downwards; colours are (red, green, blue), 0 to

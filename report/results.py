@@ -1,8 +1,8 @@
 """What an evaluation leaves in its folder: JSON, confusion matrix, strips of what was looked at.
 
 paper   | here                                               | tests/test_eval.py
-Fig. 1c | `strip_of`, `draw_strips`: attention and its change | test_strips_are_drawn
--       | `write_results`                                     | test_evaluation_repeats_*
+Fig. 1c | `strip_of`, `draw_strips`: attention and its change | test_evaluation_leaves_pictures
+-       | `write_results`                                     | test_evaluation_*
 
 Shapes: T pose frames, Tv video frames, J joints, N patches of a frame (no class token), K labels.
 """

@@ -1,14 +1,12 @@
 """Figures as text: aligned tables, progress of long work, the summary of an evaluation.
 
-here          | what it prints                                            | tests/test_eval.py
-align         | rows of cells as lines, columns under each other          | test_cost_table_is_*
-with_progress | `evaluate 320/960 clips, 40.0 clips/s, 0:16 left`         | test_evaluation_leaves_*
-summary       | accuracy, by class too, and what went wrong               | test_evaluation_*
+here          | what it prints                                   | tests
+align         | rows of cells as lines, columns under each other | test_costs.py: test_cost_table_*
+with_progress | how far an evaluation is                         | test_eval.py: test_evaluation_*
+summary       | accuracy, by class too, and what went wrong      | test_eval.py: test_evaluation_*
 """
-import sys
-import time
-
 from report.metrics import intervals_of
+from support.progress import Progress
 
 NAMES = {"top1": "top-1", "mean": "mean over classes"}      # of metrics, as they are printed
 
@@ -33,31 +31,15 @@ def align(lines):
 def with_progress(batches, total, show):
     """Pass batches on, and say on standard error how many clips are done and how long it takes.
 
-    batches: dicts with `label` (B,). On a terminal the line is rewritten, five times a second at
-    most; in a log file there is a new line every ten seconds.
+    batches: dicts with `label` (B,). total: their clips. show: whether anything is said.
     """
-    terminal = sys.stderr.isatty()
-    pause = 0.2 if terminal else 10.0             # seconds between lines
-    start = time.monotonic()
-    shown = 0.0
+    progress = Progress("evaluate", total=total, unit="clips")
     done = 0
     for batch in batches:
         yield batch
         done += len(batch["label"])
-        spent = time.monotonic() - start
-        if not show or (done < total and spent - shown <= pause):
-            continue
-
-        # The time left by the mean rate so far: clips of a data set are alike enough for that.
-        shown = spent
-        left = int((total - done) * spent / done)
-        line = (f"evaluate {done}/{total} clips, {done / max(spent, 1e-6):.1f} clips/s, "
-                f"{left // 60}:{left % 60:02d} left")
-        if terminal:
-            end = "\n" if done == total else ""
-            print(f"\r{line:<78}", end=end, file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        if show:
+            progress.show(done)
 
 
 def summary(result, labels):

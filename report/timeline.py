@@ -2,7 +2,7 @@
 
 here          | what it draws                                     | tests/test_label.py
 draw_timeline | probabilities of the labels that win or come near | test_long_video_*
-clock         | seconds as 1:05                                   | test_long_video_*
+clock         | seconds as 1:05                                   | test_clock_shows_*
 
 Letters: n windows, K labels.
 """

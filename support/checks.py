@@ -3,9 +3,9 @@
 An error of this program has three parts: what was wrong and where, what was expected, and what to
 do next. The two checks that all files share are written here once.
 
-here         | what it refuses                              | tests/test_support.py
-check_shape  | a tensor whose axes are not what a name says | test_check_shape_*
-unknown_name | a name that is in no registry                | test_unknown_name_*
+here         | what it refuses                              | tests
+check_shape  | a tensor whose axes are not what a name says | test_support.py: test_check_shape_*
+unknown_name | a name that is in no registry                | test_clip_model.py: test_unknown_*
 """
 import difflib
 

@@ -5,7 +5,7 @@ atomic       | a file has its name only when it is complete         | test_suppo
 lock         | one process at a time, and the next one learns which | test_support.py: test_lock_*
 set_aside    | a run that is begun again is kept                    | test_train.py: test_changed_*
 hash_of      | SHA-256 of a file, read block by block               | test_evidence.py
-cache_folder | where downloads are kept                             | test_clip_weights.py
+cache_folder | where downloads are kept                             | test_download.py
 zip_bomb     | what a zip unpacks to, before it is unpacked         | test_clip_weights.py: test_a_*
 tensor_bomb  | tensors claim no more than their file holds          | test_clip_weights.py: test_t*
 """

@@ -3,7 +3,7 @@
 here             | what it does                                    | tests/test_person.py
 optional_package | import one, or say how it is installed          | test_missing_package_*
 has_package      | whether one is there, without importing it      | test_missing_package_*
-cached           | networks that a run over many videos makes once | test_pose.py: test_extract_*
+cached           | networks that a run over many videos makes once | test_extract.py
 """
 import importlib
 import importlib.util

@@ -5,10 +5,10 @@ PeVL reads many cheap pose frames (T = 48) and few costly video frames (Tv = 16)
 draws the two side by side: if these three disagreed, joints would be drawn on other moments than
 those whose pixels the model saw.
 
-here              | what it says                                | tests/test_data.py
+here              | what it says                                | tests/test_views.py
 video_frame_index | pose frames that are also video frames      | test_video_frames_are_pose_frames
 sample_instants   | a moment in each of T equal parts of a clip | test_instants_*
-nearest           | the frame that stands for a moment          | test_instants_*
+nearest           | the frame that stands for a moment          | test_nearest_is_as_near_as_any
 """
 import numpy as np
 

@@ -5,7 +5,7 @@ a part missing. A reader that says its shape once, before it looks inside, canno
 the person is told the place, what stands there and what should.
 
 here    | what it is                                    | tests
-misfit  | the first place of a value that does not fit  | test_annotations.py: test_hostile_*
+misfit  | the first place of a value that does not fit  | test_hostile_files.py: test_hostile_*
 Maybe   | a shape that may be null or missing           | test_robustness.py: test_shapes_*
 Misfit  | place, value, what was expected               | test_robustness.py: test_checkpoint_*
 """

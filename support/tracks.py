@@ -4,11 +4,11 @@ A clip's label is about one person, and a pose file holds one. Detectors and pos
 everyone, judges and spectators too, and list them in another order in each frame. No paper says how
 the one is chosen; what is done here is ours.
 
-here        | what it does                                    | tests/test_pose.py
-joint_boxes | boxes around joints                             | test_follow_*
+here        | what it does                                    | tests/test_tracks.py
+joint_boxes | boxes around joints                             | test_extract.py: test_follow_*
 overlaps    | how much two boxes are the same                 | test_overlaps_*
 link_people | boxes of all frames -> the person's box in each | test_link_people_*
-one_person  | joints of everyone -> the person's joints       | test_import_pyskl
+one_person  | joints of everyone -> the person's joints       | test_import_pickles.py
 
 Letters: T frames, J joints, M persons. A box is x0, y0, x1, y1, in pixels; in this file its score
 follows as the fifth number.

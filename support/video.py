@@ -10,10 +10,10 @@ that never ends, is not opened.
 `open_video`, through which pose.py looks at videos too, also refuses frames of absurd sizes
 (tests/test_robustness.py: test_open_video_*).
 
-here       | what it promises                                      | tests/test_data.py
+here       | what it promises                                      | tests/test_video.py
 decode     | the frames that decoding everything would give        | test_decode_*
 Span       | a clip inside a longer file                           | test_decode_span_equals_slice
-BROKEN     | what a strange or damaged file can raise              | test_decode_names_the_fault
+BROKEN     | what a strange or damaged file can raise              | test_decode_names_the_fault_*
 
 Letters: H, W height and width of a frame as it is in the file, h, w those that it is converted to;
 n the frames of a clip. A tick is the file's unit of time (`stream.time_base` seconds).

@@ -3,8 +3,8 @@
 Video alone: the adapted tower of pevl.py with attention over time, and a linear head. What PeVL
 adds to it are pose, text and all of UCMR and SGMC.
 
-here               | what it is                        | tests/test_pevl.py
-AIM                | tower, mean class token, head     | test_aim_starts_as_clip_reads_the_mean_...
+here               | what it is                        | tests/test_rivals.py
+AIM                | tower, mean class token, head     | test_aim_starts_as_clip, test_aim_reads_...
 AIM.load_published | its authors' checkpoints          | test_aim_published_names_round_trip
 
 Axes: B clips, Tv video frames, Nv tokens of a frame, S pixels a side, K classes, d width.

@@ -3,7 +3,7 @@
 None of it is an idea of the paper; it is what training, evaluation and the tables of costs ask of
 any system, so that their loops need no branch for each of them.
 
-here            | what it is                           | tests/test_pevl.py
+here            | what it is                           | tests/test_systems.py
 ActionModel     | base class of all systems            | test_every_trained_parameter_...
 inverse_tau     | 1 / tau of a learned temperature     | test_temperature_stays_at_most_100_...
 distinct_labels | the texts that a batch needs         | test_texts_are_encoded_once_per_label

@@ -3,9 +3,9 @@
 PeVL and its rivals share one dataclass, so that a checkpoint's config.json, the command line and a
 row of the paper's Tables 4 to 9 all speak of the same fields. Nothing is computed here.
 
-paper        | here         | tests/test_pevl.py
+paper        | here         | tests/test_systems.py, or as named
 Sec. 4.1     | PeVLConfig   | test_bad_settings_say_what_fits
-Eq. (4)      | SIMILARITIES | test_losses_are_put_together_as_printed
+Eq. (4)      | SIMILARITIES | test_pevl.py: test_losses_are_put_together_as_printed
 Tables 4 - 9 | SWITCHES     | test_bad_settings_say_what_fits
 """
 import math

@@ -4,8 +4,8 @@ The joints of a frame are drawn as channels of an image, one Gaussian for each, 
 into patches, as CLIP cuts a picture. The pose tower of pevl.py then reads patches where it else
 reads joints (D22 of the ledger, docs/ledger.md).
 
-paper   | here          | tests/test_pevl.py
-Table 9 | HeatmapTokens | test_heatmaps_and_coordinates_agree_on_where_a_joint_is
+paper   | here          | tests/test_rivals.py
+Table 9 | HeatmapTokens | test_tokens_of_heatmaps_lie_where_their_joint_is
 
 Axes: B clips, T pose frames, J joints, d width.
 """

@@ -3,8 +3,8 @@
 A branch that ends in zeros is no change at first; a mean turns features nowhere; waves tell one
 moment from the next. So the first step of training sees what CLIP sees, and no noise.
 
-paper      | here             | tests/test_pevl.py
-Sec. 3.1   | zero_linear      | test_adapter_bottleneck
+paper      | here             | tests/test_systems.py, or as named
+Sec. 3.1   | zero_linear      | test_towers.py: test_adapter_bottleneck
 Sec. 3.1   | sinusoids        | test_frames_start_with_sinusoids_of_their_time
 Sec. 3.2   | start_from_block | test_refinement_asks_from_the_first_step_as_the_last_block_does
 Table 4    | start_as_mean    | test_projection_starts_as_the_mean_of_video_and_pose

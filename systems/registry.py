@@ -1,6 +1,6 @@
 """The names of --model and the classes that they build.
 
-here        | what it is                              | tests/test_pevl.py
+here        | what it is                              | tests/test_systems.py
 SYSTEMS     | name of --model -> class                | test_alone_as_in_a_batch_and_...
 build_model | the system that a config names, on CLIP | test_alone_as_in_a_batch_and_...
 """

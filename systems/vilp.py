@@ -4,9 +4,9 @@ The nearest relative of PeVL, by whose account it is the first to join video, po
 are drawn as heatmaps, a second CLIP image tower reads them, and pose enters only through a gate on
 whole frames. PeVL reads coordinates, at more moments, and lets pose reach single patches.
 
-here                         | what it is                     | tests/test_pevl.py
+here                         | what it is                     | tests/test_rivals.py
 gate                         | pose opens or closes a frame   | test_gate_by_formula
-votes_of_words               | its saliency of frames         | test_saliency_of_vilp
+votes_of_words               | its saliency of frames         | test_evidence.py: test_saliency_*
 pose_guided_concept_spotting | P-VCS                          | test_p_vcs_matches_loops
 TemporalTransformer          | frames of a clip see others    | test_temporal_transformer_by_formula
 ViLP.heatmaps                | joints as grey pictures        | test_heatmaps_and_coordinates_...

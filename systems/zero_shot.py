@@ -1,6 +1,6 @@
 """CLIP as it is, zero-shot: what the frozen model knows of actions before anything is trained.
 
-here         | what it is                             | tests/test_pevl.py
+here         | what it is                             | tests/test_rivals.py
 ZeroShotCLIP | mean frame against the texts of labels | test_zero_shot_clip_averages_unit_frames
 """
 import torch

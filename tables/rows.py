@@ -6,7 +6,7 @@ switch for every part that the paper takes away, and for some sentences that can
 `python train.py --list-rows` prints them all, `python -m toy.lab table5` trains a table's rows.
 
 paper         | here                       | test
-Tables 4 to 9 | ROWS, TABLES               | test_pevl.py: test_rows_*; test_costs.py: test_costs_*
+Tables 4 to 9 | ROWS, TABLES               | test_rows.py: test_rows_*; test_costs.py: test_costs_*
 Sec. 4.1      | PRESETS, `presets`         | test_train.py: test_presets_are_the_papers
 Sec. 4.1      | RECIPES                    | test_train.py: test_recipes
 

@@ -1,7 +1,10 @@
-"""tables/fit.py, and what `--data custom` does on few clips: one command, no mistakes one by one."""
+"""tables/fit.py, and what `--data custom` does on few clips: one command, which says what it chose.
+
+Few clips get a batch that they can fill, and enough epochs; clips without a split of their own are
+parted by videos; and a command with several mistakes names them all and leaves nothing behind.
+"""
 import doctest
 import json
-import re
 
 import numpy as np
 import pytest
@@ -9,106 +12,165 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
+from pose_clips import square_video
 from published.annotations import Clip, hold_out
+from runs import leave_out_pictures
 from tables import fit
-from test_label import write_video
 
+
+# ---- What is chosen ------------------------------------------------------------------------------
 
 @given(st.integers(1, 100_000))
 def test_few_clips_give_a_batch_that_can_be_filled_and_enough_steps(clips):
+    """A power of two of clips in a batch, 32 where there are as many; 200 steps or 100 epochs."""
     chosen = fit.few(clips)
     batch = chosen["batch"].value if "batch" in chosen else 32
     epochs = chosen["epochs"].value if "epochs" in chosen else 50
-    assert 1 <= batch <= clips and batch & (batch - 1) == 0 and (batch == 32) == (clips >= 32)
-    assert epochs * (clips // batch) >= 200 or epochs == 100
-    assert train.GlobalBatches(clips, batch, 0)
+
+    assert 1 <= batch <= clips, "the batch cannot be filled"
+    assert batch & (batch - 1) == 0, f"{batch} is no power of two"
+    assert (batch == 32) == (clips >= 32), "the batch of the paper is given up without need"
+    assert epochs * (clips // batch) >= 200 or epochs == 100, "too few steps"
+    assert len(train.GlobalBatches(clips, batch, 0)) >= 1, "an epoch without a step"
 
 
 def test_few_clips_with_a_batch_of_ones_own():
-    assert "batch" not in fit.few(9, batch=4) and fit.few(9, batch=4)["epochs"].value == 100
+    """A batch that was asked for stays, and the epochs are counted with it."""
+    chosen = fit.few(9, batch=4)
+    assert "batch" not in chosen
+    assert chosen["epochs"].value == 100, "2 steps an epoch: 200 steps take 100 epochs"
+    assert "epochs" not in fit.few(9, batch=1), "9 steps an epoch: the usual 50 are enough"
 
 
 def test_tiny_backbone_sets_what_follows_from_it():
-    (cfg, data_cfg, model_cfg), values = train.settings(["--data", "diving48", "--backbone", "tiny"])
-    assert (model_cfg.image_size, model_cfg.tau_fw, data_cfg.image_size, cfg.lr) == (80, 0.1, 80, 2e-3)
-    assert any(line.startswith("--image-size 80: ") for line in values.reasons)
-    (_, _, model_cfg), values = train.settings(["--data", "diving48", "--backbone", "tiny", "--image-size", "40"])
-    assert model_cfg.image_size == 40 and not any("--image-size" in line for line in values.reasons)
-    (_, _, vilp), _ = train.settings(["--data", "diving48", "--backbone", "tiny", "--model", "vilp"])
+    """The size that the tiny CLIP reads, a temperature and a rate, where no flag says otherwise."""
+    flags = ["--data", "diving48", "--backbone", "tiny"]
+    (cfg, data_cfg, model_cfg), values = train.settings(flags)
+    assert model_cfg.image_size == data_cfg.image_size == 80
+    assert model_cfg.tau_fw == 0.1
+    assert cfg.lr == 2e-3
+    assert any(reason.startswith("--image-size 80: ") for reason in values.reasons)
+
+    (_, _, own), values = train.settings([*flags, "--image-size", "40"])
+    assert own.image_size == 40
+    assert not any("--image-size" in reason for reason in values.reasons), "it was not chosen"
+
+    (_, _, vilp), _ = train.settings([*flags, "--model", "vilp"])
     assert vilp.tau_fw == 1.0
 
 
-def test_papers_defaults_stay():
+@pytest.mark.parametrize("argv", [["--data", "diving48"], []], ids=["diving48", "toy"])
+def test_papers_defaults_stay(argv):
     """Nothing is chosen for a benchmark on a real backbone, nor for the toy."""
-    for argv in (["--data", "diving48"], []):
-        (_, _, _), values = train.settings(argv)
-        assert values.reasons == []
+    _, values = train.settings(argv)
+    assert values.reasons == []
 
+
+def test_examples_of_docstrings():
+    """The example in the docstring of `few` comes out as printed."""
+    found = doctest.testmod(fit)
+    assert found.attempted == 1
+    assert found.failed == 0
+    assert np.isfinite(fit.few(1)["lr"].value), "one clip alone has a rate too"
+
+
+# ---- Clips that are held out ---------------------------------------------------------------------
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40))
 def test_hold_out_parts_videos_and_keeps_every_label(rows):
-    clips = [Clip(f"{i}", f"v{video}", label) for i, (label, video) in enumerate(rows)]
+    """No video is on both sides, no label without a clip to train on. rows: (label, video)."""
+    clips = []
+    for number, (label, video) in enumerate(rows):
+        clips.append(Clip(str(number), f"v{video}", label))
     stay, held = hold_out(clips)
-    assert sorted(stay + held) == sorted(clips)
-    assert not {c.path for c in stay} & {c.path for c in held}
-    assert {c.label for c in stay} == {c.label for c in clips}
-    if len({c.path for c in clips if c.label == 0}) >= 3 and all(c.label == 0 for c in clips):
-        assert held
+
+    assert sorted(stay + held) == sorted(clips), "a clip was lost or doubled"
+    trained = {clip.path for clip in stay}
+    assert not trained & {clip.path for clip in held}, "a video is on both sides"
+    assert {clip.label for clip in stay} == {clip.label for clip in clips}, "a label is gone"
+
+    labels = {clip.label for clip in clips}
+    videos = {clip.path for clip in clips}
+    if len(labels) == 1 and len(videos) >= 3:
+        assert held, "three videos of one label, and nothing is held out"
+
+
+def test_hold_out_takes_the_third_video_of_a_label():
+    """Of three videos the last; of eight the third and the eighth."""
+    clips = [Clip(str(number), f"v{number}", 0) for number in range(8)]
+    assert [clip.id for clip in hold_out(clips[:3])[1]] == ["2"]
+    assert [clip.id for clip in hold_out(clips)[1]] == ["2", "7"]
 
 
 def test_hold_out_gives_a_label_its_only_video_back():
     """The third video of one label is all that the other has: it stays in training."""
     clips = [Clip("0", "v0", 0), Clip("1", "v1", 0), Clip("2", "v2", 0), Clip("3", "v2", 1)]
     assert hold_out(clips) == (clips, [])
-    assert [clip.id for clip in hold_out(clips[:3])[1]] == ["2"]
 
 
-def own_data(root, per_label=5, labels=("wave", "jump")):
-    table = "path,label,split\n"
-    for label in labels:
-        for i in range(per_label):
-            write_video(root / f"{label}{i}.mp4")
-            table += f"{label}{i}.mp4,{label},train\n"
-    (root / "clips.csv").write_text(table)
+# ---- Commands on clips of one's own --------------------------------------------------------------
+
+@pytest.fixture
+def root(tmp_path):
+    """Five clips of each of two labels, with their poses, and a table that holds none out."""
+    root = tmp_path / "own"
+    rows = ["path,label,split"]
+    for label in ("wave", "jump"):
+        for number in range(5):
+            name = f"{label}{number}.mp4"
+            square_video(root / name)
+            rows.append(f"{name},{label},train")
+    (root / "clips.csv").write_text("\n".join(rows) + "\n")
     return root
 
 
-def test_choices_are_told_and_own_clips_train_in_one_command(tmp_path, capsys):
-    root = own_data(tmp_path / "own")
-    flags = ["--data", "custom", "--root", str(root), "--poses", str(root), "--backbone", "tiny", "--workers", "0",
-             "--out", str(tmp_path / "run"), "--epochs", "1", "--pose-frames", "4", "--video-frames", "2"]
+def flags_for(root, poses, out):
+    return ["--data", "custom", "--root", str(root), "--poses", str(poses), "--workers", "0",
+            "--out", str(out)]
+
+
+def test_choices_are_told_and_own_clips_train_in_one_command(root, tmp_path, monkeypatch, capsys):
+    """What is chosen for ten clips is printed with its reason and stored with the run."""
+    leave_out_pictures(monkeypatch)
+    run = tmp_path / "run"
+    flags = [*flags_for(root, root, run), "--backbone", "tiny", "--epochs", "1",
+             "--pose-frames", "4", "--video-frames", "2"]
     assert train.main(flags) == 0
+
     said = capsys.readouterr().out
-    assert re.search(r"chosen for what is there: --batch 8: there are 8 training clips", said)
+    assert "chosen for what is there: --batch 8: there are 8 training clips" in said
     assert "2 of the training clips are held out for it, 8 are left" in said
-    saved = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    assert (saved["batch"], saved["image_size"], saved["lr"], saved["epochs"]) == (8, 80, 2e-3, 1)
+
+    saved = json.loads((run / "config.json").read_text())["config"]
+    assert saved["batch"] == 8
+    assert saved["image_size"] == 80
+    assert saved["lr"] == 2e-3
+    assert saved["epochs"] == 1, "a flag of one's own goes first"
 
 
-def test_all_mistakes_are_told_at_once_and_nothing_is_left(tmp_path, capsys):
-    root = own_data(tmp_path / "own")
-    flags = ["--data", "custom", "--root", str(root), "--poses", str(root), "--batch", "64", "--clip", "nowhere.pt",
-             "--workers", "0", "--out", str(tmp_path / "run")]
+def test_all_mistakes_are_told_at_once_and_nothing_is_left(root, tmp_path, capsys):
+    """Two mistakes are one error with two numbers, in settings and in flags; no run begins."""
+    run = tmp_path / "run"
+    flags = [*flags_for(root, root, run), "--batch", "64", "--clip", "nowhere.pt"]
     assert train.main(flags) == 2
     said = capsys.readouterr().err
-    assert "2 mistakes:" in said and "1. --batch 64: 8 clips" in said and "2. no file of weights nowhere.pt" in said
-    assert not (tmp_path / "run").exists()
+    assert "2 mistakes:" in said
+    assert "1. --batch 64: 8 clips" in said
+    assert "2. no file of weights nowhere.pt" in said
+    assert not run.exists()
+
     with pytest.raises(SystemExit):
         train.main(["--crop-area", "2", "--fresh", "--resume"])
     said = capsys.readouterr().err
-    assert said.count("error: ") == 2 and "--crop-area 2" in said and "--fresh --resume" in said
+    assert said.count("error: ") == 2
+    assert "--crop-area 2" in said
+    assert "--fresh --resume" in said
 
 
-def test_failed_start_leaves_no_run_folder(tmp_path, capsys):
+def test_failed_start_leaves_no_run_folder(root, tmp_path, capsys):
     """All poses are missing: the first batch fails, and no empty run stays behind."""
-    root = own_data(tmp_path / "own")
-    flags = ["--data", "custom", "--root", str(root), "--poses", str(tmp_path), "--backbone", "tiny", "--workers", "0",
-             "--out", str(tmp_path / "run")]
-    assert train.main(flags) == 2
+    run = tmp_path / "run"
+    without_poses = tmp_path
+    assert train.main([*flags_for(root, without_poses, run), "--backbone", "tiny"]) == 2
     assert "nor can any of 49 replacements be read" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_examples_of_docstrings():
-    assert doctest.testmod(fit).attempted == 1 and doctest.testmod(fit).failed == 0
-    assert np.isfinite(fit.few(1)["lr"].value)
+    assert not run.exists()

@@ -1,11 +1,15 @@
-"""label/: a video in, an answer out; folders, windows over time, other words, and the library."""
+"""label/: a video in, an answer out. The library, the command `eval.py --video`, windows over time,
+other words than the trained ones, and where the joints of a video are from.
+
+All of it is asked of one small run, the fixture `trained` of conftest.py, whose answers are no good
+but must be the same by every way there is to ask. One video as a command is shown in test_eval.py.
+"""
 import csv
+import dataclasses
 import doctest
 import json
 import math
-import types
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -14,346 +18,524 @@ from hypothesis import strategies as st
 
 import eval as ev
 import pose
-import train
 from label import clips, labeller, poses
 from label.command import stretches
 from label.labeller import Answer
-from pose import write_pose
+from pose_clips import COCO, square_video
 from report.timeline import clock
 from strategies import drawn
-from test_eval import COCO, SMALL, write_tree
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("label")
-    root = write_tree(folder / "data")
-    assert train.main(["--data", "diving48", "--root", str(root), "--backbone", "tiny", "--out", str(folder / "out" / "run"),
-                       "--epochs", "1", "--batch", "3", "--lr", "1e-3", *SMALL]) == 0
-    return types.SimpleNamespace(root=root, run=folder / "out" / "run", folder=folder)
-
-
-@pytest.fixture
 def model(trained):
+    """The run as a Labeller, for tests that change nothing of it."""
     return ev.load(trained.run)
 
 
-def write_video(path, seconds=1.0, rate=8, nobody=0.0):
-    """A moving square and joints on it, in FILE.npz beside FILE.mp4; the last `nobody` of the frames have none."""
-    n = round(seconds * rate)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("mpeg4", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 112, 96, "yuv420p"
-        for t in range(n):
-            image = np.full((96, 112, 3), 60, np.uint8)
-            image[20:60, (5 * t) % 80:(5 * t) % 80 + 30] = 200
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        file.mux(stream.encode())
-    points = np.random.default_rng(n).uniform(10, 80, (n, 17, 2))
-    scores = np.ones((n, 17))
-    scores[round(n * (1 - nobody)):] = 0
-    write_pose(path.with_suffix(".npz"), points, scores, (96, 112), np.arange(n) / rate, COCO, "test")
-    return path
+@pytest.fixture
+def own_model(trained):
+    """A Labeller that a test may give other labels, or other figures."""
+    return ev.load(trained.run)
 
 
-# ---- The library --------------------------------------------------------------------------------------------
-
-def test_one_video_as_inside_its_data_set(trained, model, tmp_path):
-    """load(run)(video) is the answer that the evaluation of the data set gives for the same clip."""
-    ev.main(["--ckpt", str(trained.run), "--out", str(tmp_path), "--strips", "0", "--save-probabilities"])
-    saved = np.load(tmp_path / "probabilities-test-1view.npz")
-    for i, name in enumerate(saved["id"]):
-        got = dict(model(trained.root / "rgb" / f"{name}.mp4"))
-        assert [got[label] for label in saved["labels"]] == pytest.approx(saved["probabilities"][i].tolist(), abs=1e-6)
-    ranked = model(trained.root / "rgb" / "test0.mp4", views=3)
-    assert [p for _, p in ranked] == sorted((p for _, p in ranked), reverse=True)
-    assert sum(p for _, p in ranked) == pytest.approx(1, abs=1e-5)
+@pytest.fixture(scope="module")
+def video(trained):
+    """A test clip of the data set, as a file."""
+    return trained.root / "rgb" / "test0.mp4"
 
 
-def test_features_are_what_is_compared(trained, model):
+def evaluate(trained, folder, *flags):
+    """`eval.py` on the run, results to `folder`, without pictures of clips -> exit code."""
+    return ev.main(["--ckpt", str(trained.run), "--out", str(folder), "--strips", "0", *flags])
+
+
+def label(trained, videos, folder, *flags):
+    """`eval.py --video` on a file or a folder, results to `folder` -> exit code."""
+    words = ["--ckpt", str(trained.run), "--video", str(videos), "--out", str(folder)]
+    return ev.main([*words, *flags])
+
+
+def read_table(path):
+    """The rows of a CSV as dicts."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ---- The library ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, tmp_path_factory):
+    """The folder of one evaluation of the test split that saved all it can."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    assert evaluate(trained, folder, "--save-probabilities", "--save-features") == 0
+    return folder
+
+
+def test_one_video_as_inside_its_data_set(trained, model, evaluated):
+    """load(run)(video) is the answer that an evaluation of the data set gives for that clip."""
+    saved = np.load(evaluated / "probabilities-test-1view.npz")
+    assert len(saved["id"]) == 5
+    for name, want in zip(saved["id"], saved["probabilities"]):
+        share_of = dict(model(trained.root / "rgb" / f"{name}.mp4"))
+        got = [share_of[label] for label in saved["labels"]]
+        assert got == pytest.approx(want.tolist(), abs=1e-6)
+
+
+def test_one_video_in_three_views_is_ranked_too(model, video):
+    """All labels, the best first; their probabilities sum to 1."""
+    shares = [share for _, share in model(video, views=3)]
+    assert len(shares) == len(model.labels)
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
+
+
+def cosine(a, b):
+    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+def test_features_are_what_is_compared(model, video):
     """cos(V, S), cos(P, S) of the features are the similarities that the model gives."""
-    video = trained.root / "rgb" / "test0.mp4"
     got = model.features(video)
-    K, e = len(model.labels), got["video"].shape[0]
-    assert got["frames"].shape == (4, e) and got["pose"].shape == (e,) and got["sentences"].shape == (K, e)
-    assert got["words"].shape[::2] == (K, e) and got["word_mask"].dtype == bool
-    assert all(isinstance(x, np.ndarray) for x in got.values())
-    sims = model.similarity(video, model.labels)
+    for name, feature in got.items():
+        assert isinstance(feature, np.ndarray), name
+    K = len(model.labels)
+    (e,) = got["video"].shape
+    assert got["pose"].shape == (e,)
+    assert got["frames"].shape == (4, e)
+    assert got["sentences"].shape == (K, e)
+    assert got["words"].shape == (K, got["word_mask"].shape[1], e)
+    assert got["word_mask"].dtype == bool
+
+    similarity = model.similarity(video, model.labels)
     for name, feature in (("vs", got["video"]), ("ps", got["pose"])):
-        cosines = [feature @ s / np.linalg.norm(feature) / np.linalg.norm(s) for s in got["sentences"]]
-        assert sims[name] == pytest.approx(cosines, abs=1e-5)
-    assert sims["all"] == pytest.approx((sims["vs"] + sims["ps"] + sims["fw"]) / 3, abs=1e-5)
+        cosines = [cosine(feature, sentence) for sentence in got["sentences"]]
+        assert similarity[name] == pytest.approx(cosines, abs=1e-5)
+    mean = (similarity["vs"] + similarity["ps"] + similarity["fw"]) / 3
+    assert similarity["all"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_similarity_takes_any_texts_and_changes_nothing(trained, model):
-    video = trained.root / "rgb" / "test0.mp4"
+def test_features_of_a_split_are_saved(trained, model, evaluated):
+    """--save-features: what the library gives for each clip and text, and nothing of it as JSON."""
+    got = np.load(evaluated / "features-test-1view.npz")
+    assert len(got["id"]) == 5
+    for i in (0, 4):                              # one would not show that each row is its clip's
+        alone = model.features(trained.root / "rgb" / f"{got['id'][i]}.mp4")
+        assert got["video"][i] == pytest.approx(alone["video"], abs=1e-5)
+        assert got["pose"][i] == pytest.approx(alone["pose"], abs=1e-5)
+        assert got["pose_frames"][i] == pytest.approx(alone["frames"], abs=1e-5)
+        assert got["sentences"] == pytest.approx(alone["sentences"], abs=1e-5)
+
+    about = json.loads((evaluated / "eval-test-1view.json").read_text())
+    assert "features" not in about
+
+
+def test_similarity_takes_any_texts_and_changes_nothing(model, video):
+    """A text's figure does not depend on the texts beside it; the model's own answer stays."""
     before = model(video)
-    one, two = model.similarity(video, ["a handstand"])["all"], model.similarity(video, ["x", "a handstand"])["all"]
-    assert one.shape == (1,) and one[0] == pytest.approx(two[1], abs=1e-6) and abs(one[0]) <= 1
+    alone = model.similarity(video, ["a handstand"])["all"]
+    beside = model.similarity(video, ["x", "a handstand"])["all"]
+    assert alone.shape == (1,)
+    assert abs(alone[0]) <= 1
+    assert alone[0] == pytest.approx(beside[1], abs=1e-6)
     assert model(video) == before
 
 
-def test_other_words_take_the_prompt(trained):
+def test_hub_loads_the_same(trained, model, video):
+    """torch.hub.load(..., source="local") finds `load` in hubconf.py."""
+    repository = str(ev.__file__).rsplit("/", 1)[0]
+    hub = torch.hub.load(repository, "load", str(trained.run), source="local")
+    assert hub(video) == model(video)
+
+
+# ---- Other words ---------------------------------------------------------------------------------
+
+
+def without_padding(tokens):
+    """A row of tokens up to its last one; 0 fills what is behind."""
+    return tokens[tokens > 0].tolist()
+
+
+def test_other_words_take_the_prompt(trained, model, video):
     """The same label as other words is the trained label: the prompt is put around it."""
-    known = ev.load(trained.run)
-    label = known.labels[1]
-    other = ev.load(trained.run, texts=[label, "walking a dog"])
-    video = trained.root / "rgb" / "test0.mp4"
-    assert other.similarity(video, [label])["all"] == pytest.approx(known.similarity(video, [label])["all"], abs=1e-6)
-    assert other.never_trained == ["walking a dog"] and {l for l, _ in other(video)} == {label, "walking a dog"}
-    assert other.model.tokens[0].tolist()[:5] == known.model.tokens[1].tolist()[:5]
+    known = model.labels[1]
+    other = ev.load(trained.run, texts=[known, "walking a dog"])
+    assert without_padding(other.model.tokens[0]) == without_padding(model.model.tokens[1])
+    assert other.never_trained == ["walking a dog"]
+    assert {name for name, _ in other(video)} == {known, "walking a dog"}
+
+    got = other.similarity(video, [known])["all"]
+    want = model.similarity(video, [known])["all"]
+    assert got == pytest.approx(want, abs=1e-6)
+
+
+def test_a_text_given_twice_is_refused(model):
+    """Two columns for one label would share its probability between them."""
+    before = model.labels
     with pytest.raises(ValueError, match="2 texts, 1 of them different"):
-        known.set_labels(["a", "a"])
+        model.set_labels(["a", "a"])
+    assert model.labels == before
 
 
 def test_text_far_from_all_labels_is_told(model, monkeypatch):
     """More than twice as far from its nearest label as any label is from its own nearest."""
-    labels = model.labels                                  # three, the third 0.4 from its nearest
-    apart = torch.tensor([[0.0, 0.1, 0.5, 0.9, 0.79], [0.1, 0.0, 0.4, 0.81, 0.9], [0.5, 0.4, 0.0, 0.9, 0.9],
-                          [0.9, 0.81, 0.9, 0.0, 0.0], [0.79, 0.9, 0.9, 0.0, 0.0]])
-    monkeypatch.setattr(labeller, "text_discrepancy", lambda sentences: apart[:len(sentences), :len(sentences)])
+    labels = model.labels                         # three, the third 0.4 from its nearest
+    distances = torch.tensor([
+        # label 0, 1, 2, then the texts "far" and "near"
+        [0.00, 0.10, 0.50, 0.90, 0.79],
+        [0.10, 0.00, 0.40, 0.81, 0.90],
+        [0.50, 0.40, 0.00, 0.90, 0.90],
+        [0.90, 0.81, 0.90, 0.00, 0.00],
+        [0.79, 0.90, 0.90, 0.00, 0.00],
+    ])
+
+    def text_discrepancy(sentences):
+        return distances[:len(sentences), :len(sentences)]
+
+    monkeypatch.setattr(labeller, "text_discrepancy", text_discrepancy)
     assert model.far_texts(labels) == []
     (said,) = model.far_texts([labels[0], "far", "near"])
-    assert "'far' is far from all trained labels: 1 - cos is 0.810 to the nearest, and 0.400 at most" in said
+    assert ("'far' is far from all trained labels: 1 - cos is 0.810 to the nearest, and 0.400 at "
+            "most") in said
 
 
-def test_hub_loads_the_same(trained):
-    """torch.hub.load(..., source="local") finds `load` in hubconf.py."""
-    hub = torch.hub.load(str(ev.__file__).rsplit("/", 1)[0], "load", str(trained.run), source="local")
-    assert hub.labels == ev.load(trained.run).labels
+# ---- What makes an answer doubtful ---------------------------------------------------------------
 
 
-# ---- No answer is an answer ---------------------------------------------------------------------------------
+def test_doubts_come_with_the_figure(own_model):
+    """Lower than the validation clips' lowest is told, equal is not; nor what the run lacks."""
+    own_model.low = {"all": 5.0, "vs": 1.0}
+    assert own_model.doubts({"all": 5.0, "vs": 1.0, "ps": -9.0}) == []
 
-def test_doubts_come_with_the_figure(model):
-    """Lower than the validation clips' lowest is told, equal is not; what the run does not tell is not judged."""
-    model.low = {"all": 5.0, "vs": 1.0}
-    scale = float(model.model.logit_scale.detach().exp())
-    assert model.doubts({"all": 5.0, "vs": 1.0, "ps": -9.0}) == []
-    (said,) = model.doubts({"all": 4.0, "vs": 2.0})
+    scale = float(own_model.model.logit_scale.detach().exp())
+    (said,) = own_model.doubts({"all": 4.0, "vs": 2.0})
     assert f"{4 / scale:.3f}, and {5 / scale:.3f} or more in 99 %" in said
 
 
 def test_lowest_comes_from_the_validation_split(trained, model):
     """The run's own log tells it, for the very epoch of the checkpoint."""
-    rows = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
-    (epoch,) = [row for row in rows if row["kind"] == "epoch"]
-    assert model.low == {name: epoch[f"low/{name}"] for name in ("all", "vs", "ps", "fw")}
+    lines = (trained.run / "metrics.jsonl").read_text().splitlines()
+    epochs = [row for row in map(json.loads, lines) if row["kind"] == "epoch"]
+    assert len(epochs) == 1
+    assert model.low.keys() == {"all", "vs", "ps", "fw"}
+    for name, logit in model.low.items():
+        assert logit == epochs[0][f"low/{name}"]
 
 
-def test_lowest_is_not_that_of_other_clips(trained, tmp_path):
-    """A run that was measured on its test split, or another data set's validation split, says nothing of its own."""
+def test_lowest_is_not_that_of_other_clips(tmp_path):
+    """Rows of the test split do not count, nor a validation split of another data set."""
+    path = tmp_path / "last.pt"
     saved = {"at": {"epoch": 1}, "config": {"data": "custom", "eval_split": "test"}}
     row = {"kind": "epoch", "epoch": 1, "low/all": 3.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    path = tmp_path / "last.pt"
     assert ev.lowest_seen(path, saved) == {}
-    own = {"checkpoint": str(path), "data": "custom", "low/all": 2.0}
-    (tmp_path / "eval-val-1view.json").write_text(json.dumps({**own, "data": "k400"}))
+
+    of_k400 = {"checkpoint": str(path), "data": "k400", "low/all": 2.0}
+    (tmp_path / "eval-val-1view.json").write_text(json.dumps(of_k400))
     assert ev.lowest_seen(path, saved) == {}
-    (tmp_path / "eval-val-3view.json").write_text(json.dumps(own))
+
+    of_its_own = {"checkpoint": str(path), "data": "custom", "low/all": 2.0}
+    (tmp_path / "eval-val-3view.json").write_text(json.dumps(of_its_own))
     assert ev.lowest_seen(path, saved) == {"all": 2.0}
-    saved["config"]["eval_split"] = "val"
+
+    saved["config"]["eval_split"] = "val"         # now the log's rows are of validation clips
     assert ev.lowest_seen(path, saved) == {"all": 3.0}
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=12))
 def test_lowest_is_a_percentile_of_readable_clips(values):
-    got = ev.lowest([{"all": v} for v in values] + [{}])
-    assert got["low/all"] == pytest.approx(np.percentile(values, 1)) and ev.lowest([{}]) == {}
+    """One in a hundred clips lies below it; a broken clip has no figure and does not count."""
+    broken = {}
+    best = [{"all": value} for value in values]
+    got = ev.lowest([*best, broken])
+    assert got["low/all"] == pytest.approx(np.percentile(values, 1))
+    assert ev.lowest([broken]) == {}
 
 
 def test_nobody_is_said_before_any_label(trained, tmp_path, capsys):
-    video = write_video(tmp_path / "empty.mp4", nobody=0.75)
-    assert ev.main(["--ckpt", str(trained.run), "--video", str(video), "--out", str(tmp_path / "o")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(str(trained.run / "last.pt")) and "trained on diving48" in lines[0]
-    told = next(i for i, line in enumerate(lines) if "no person found in 75 % of the frames" in line)
-    first = next(i for i, line in enumerate(lines) if line.startswith("  1."))
-    assert told < first
+    """In the order of belief: which run answers, that nobody is there, only then the labels."""
+    video = square_video(tmp_path / "empty.mp4", nobody=0.75)
+    assert label(trained, video, tmp_path / "out") == 0
+
+    said = capsys.readouterr().out
+    assert said.startswith(str(trained.run / "last.pt"))
+    assert "trained on diving48" in said.splitlines()[0]
+    told = said.index("no person found in 75 % of the frames")
+    first_label = said.index("\n  1.")
+    assert told < first_label
 
 
-# ---- One command --------------------------------------------------------------------------------------------
+# ---- Many videos ---------------------------------------------------------------------------------
 
-def test_a_folder_gives_a_table_and_names_broken_files(trained, tmp_path, capsys):
-    for name in ("a", "b"):
-        write_video(tmp_path / "v" / f"{name}.mp4")
-    (tmp_path / "v" / "c.mp4").write_bytes(b"no video")
-    assert ev.main(["--ckpt", str(trained.run), "--video", str(tmp_path / "v"), "--out", str(tmp_path / "o")]) == 0
+
+def test_a_folder_gives_a_table_and_names_broken_files(trained, model, tmp_path, capsys):
+    """A row for each file in a CSV and a JSONL, a picture for each that could be read."""
+    square_video(tmp_path / "videos" / "a.mp4")
+    square_video(tmp_path / "videos" / "b.mp4")
+    (tmp_path / "videos" / "c.mp4").write_bytes(b"no video")
+    assert label(trained, tmp_path / "videos", tmp_path / "out") == 0
+
     said = capsys.readouterr()
-    assert "2 videos labelled, 1 broken" in said.out and "c.mp4" in said.out and "3/3 videos, 0:00 left" in said.err
-    rows = list(csv.DictReader(open(tmp_path / "o" / "labels.csv")))
-    lines = [json.loads(line) for line in (tmp_path / "o" / "labels.jsonl").read_text().splitlines()]
-    assert [row["video"][-5:] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"] and len(lines) == 3
-    model = ev.load(trained.run)
+    assert "2 videos labelled, 1 broken" in said.out
+    assert "c.mp4" in said.out
+    assert "3/3 videos" in said.err
+
+    rows = read_table(tmp_path / "out" / "labels.csv")
+    assert [row["video"][-5:] for row in rows] == ["a.mp4", "b.mp4", "c.mp4"]
     for row in rows[:2]:
-        assert (row["label"], float(row["probability"])) == pytest.approx(model(row["video"])[0], abs=1e-5)
-        assert row["error"] == "" and float(row["person"]) == 1
-    assert rows[2]["label"] == "" and "Expected" in rows[2]["error"]
-    drawn(tmp_path / "o" / "a-strip.png", 100)
+        best_label, share = model(row["video"])[0]
+        assert row["label"] == best_label
+        assert float(row["probability"]) == pytest.approx(share, abs=1e-5)
+        assert float(row["person"]) == 1
+        assert row["error"] == ""
+    assert rows[2]["label"] == ""
+    assert "Expected" in rows[2]["error"]
+
+    lines = (tmp_path / "out" / "labels.jsonl").read_text().splitlines()
+    assert [json.loads(line)["video"] for line in lines] == [row["video"] for row in rows]
+    drawn(tmp_path / "out" / "a-strip.png", least=100)
 
 
-def test_start_and_end_cut_video_and_pose(trained, model, tmp_path):
+@pytest.mark.parametrize(
+    "flags, fault",
+    [
+        (["--every", "2"], "--every without --video"),
+        (["--start", "3", "--end", "2"], "before the end"),
+        (["--video", "a", "--extractor", "mediapip"], "mediapipe"),
+        (["--video", "a", "--compare", "clip"], "--compare clip beside --video"),
+        (["--export", "onnx", "--compare", "clip"], "--compare clip beside --video or --export"),
+    ],
+)
+def test_mistakes_of_video_flags(trained, capsys, flags, fault):
+    """Flags that need --video or cannot go with it, and a misspelt extractor, are told by name."""
+    with pytest.raises(SystemExit):
+        ev.main(["--ckpt", str(trained.run), *flags])
+    assert fault in capsys.readouterr().err
+
+
+def test_a_video_is_read_to_its_end_unless_told():
+    """The default of --end is no second that a longer video could reach."""
+    assert math.isinf(ev.EvalConfig().end)
+
+
+# ---- Parts of a video, and labels over time ------------------------------------------------------
+
+
+def test_start_and_end_cut_video_and_pose(model, tmp_path):
     """A span of a long video is answered as a file of that span alone."""
-    whole = write_video(tmp_path / "whole.mp4", seconds=4)
-    clip = pose.read_pose(whole.with_suffix(".npz"))
-    dataset, _, _ = model.open(whole, [(1.0, 2.5)])
-    item = dataset[0]
-    assert not item["error"]
-    rows = [8 + round(r) for r in (1, 4, 7, 10)]                # the middles of 4 parts of 12 frames, from frame 8
-    got = model.item(dataset, 0)["scores"].shape
-    assert got == (1, 1, 4, 17)
-    near = [np.abs(clip.keypoints[r - 1:r + 2]).sum() > 0 for r in rows]
-    assert all(near)
-    assert model(whole, start=1.0, end=2.5) != model(whole)
+    whole = square_video(tmp_path / "whole.mp4", seconds=4, rate=8, lossless=True)
+    alone = square_video(tmp_path / "alone.mp4", seconds=1.5, rate=8, first=8, lossless=True)
+    got = dict(model(whole, start=1.0, end=2.5))
+    assert got == pytest.approx(dict(model(alone)), abs=1e-5)
+    assert got != pytest.approx(dict(model(whole)), abs=1e-5), "the span changes nothing here"
+
     with pytest.raises(ValueError, match="no frame between 9 and 10 s"):
         model(whole, start=9.0, end=10.0)
 
 
-def test_long_video_draws_labels_over_time(trained, tmp_path, capsys):
-    video = write_video(tmp_path / "long.mp4", seconds=5)
-    assert ev.main(["--ckpt", str(trained.run), "--video", str(video), "--every", "2", "--out", str(tmp_path / "o")]) == 0
-    assert "3 windows of 2 s, one each 2 s" in capsys.readouterr().out
-    rows = list(csv.DictReader(open(tmp_path / "o" / "long-labels.csv")))
-    assert [(row["start"], row["end"]) for row in rows] == [("0.0", "2.0"), ("2.0", "4.0"), ("4.0", "5.0")]
-    model = ev.load(trained.run)
-    for row in rows:
-        answer = model.answer(video, start=float(row["start"]), end=float(row["end"]))
-        assert answer.label == row["label"] and answer.probability == pytest.approx(float(row["probability"]), abs=1e-5)
-    drawn(tmp_path / "o" / "long-labels.png", 100)
+def test_unknown_times_are_laid_over_the_video(model, tmp_path):
+    """Public pose files have no times; a span of such a video is cut all the same."""
+    video = square_video(tmp_path / "a.mp4", seconds=2)
+    want = model(video, start=1.0, end=2.0)
+
+    clip = pose.read_pose(video.with_suffix(".npz"))
+    clip.times = np.full(len(clip.times), np.nan)
+    pose.write_pose(video.with_suffix(".npz"), **vars(clip))
+    assert model(video, start=1.0, end=2.0) == want
 
 
-@given(st.floats(0, 3), st.floats(0.5, 20), st.floats(0.3, 4), st.floats(0.3, 4))
-def test_windows_cover_the_video(start, length, every, width):
-    spans = clips.windows(start, start + length, every, width)
-    assert spans[0][0] == start and all(b <= start + length + 1e-9 and a < b for a, b in spans)
-    assert all(abs((b[0] - a[0]) - every) < 1e-6 for a, b in zip(spans, spans[1:]))
-    assert all(b - a <= width + 1e-9 for a, b in spans)
-    if width >= every:                                     # then nothing but half a window at the end is left out
-        assert spans[-1][1] >= start + length - width / 2 - 1e-6 or len(spans) == 1
-
-
-def test_examples_of_docstrings():
-    assert doctest.testmod(clips).attempted == 2 and doctest.testmod(clips).failed == 0
-
-
-def test_poses_of_another_video_are_not_spread_over_this_one(tmp_path):
-    """Rows without times are laid over the frames where they may be every frame, or every second to fourth."""
-    video = write_video(tmp_path / "a.mp4", seconds=5)                  # 40 frames
-    def rows(n):
-        return pose.PoseClip(np.zeros((n, 17, 2)), np.ones((n, 17)), (9, 9), np.full(n, np.nan), COCO, "x")
-    for n in (40, 20, 10):
-        assert not np.isnan(clips.with_times(rows(n), video).times).any()
-    for n in (3, 400):
-        with pytest.raises(ValueError, match=f"{n} rows of poses beside 40 frames.*Expected as many"):
-            clips.with_times(rows(n), video)
+@pytest.mark.parametrize("rows, is_even", [(40, True), (20, True), (10, True), (3, False),
+                                           (400, False)])
+def test_poses_of_another_video_are_not_spread_over_this_one(tmp_path, rows, is_even):
+    """Rows without times may be every frame, or every second to fourth, of these 40 frames."""
+    video = square_video(tmp_path / "a.mp4", seconds=5, rate=8)
+    clip = pose.PoseClip(
+        keypoints=np.zeros((rows, 17, 2)),
+        scores=np.ones((rows, 17)),
+        size=(96, 112),
+        times=np.full(rows, np.nan),
+        joints=COCO,
+    )
+    if is_even:
+        assert not np.isnan(clips.with_times(clip, video).times).any()
+    else:
+        fault = f"{rows} rows of poses beside 40 frames.*Expected as many"
+        with pytest.raises(ValueError, match=fault):
+            clips.with_times(clip, video)
 
 
 def test_duration_counts_the_last_frame(tmp_path):
-    video = write_video(tmp_path / "a.mp4", seconds=2)
+    """Sixteen frames, eight a second, last two seconds, though the last begins at 1.875."""
+    video = square_video(tmp_path / "a.mp4", seconds=2, rate=8)
     assert clips.duration(clips.instants_of(video)) == pytest.approx(2.0)
 
 
+@given(
+    start=st.floats(0, 3),
+    length=st.floats(0.5, 20),
+    every=st.floats(0.3, 4),
+    width=st.floats(0.3, 4),
+)
+def test_windows_cover_the_video(start, length, every, width):
+    """They begin `every` seconds apart and stay inside; half of one at the end may be left out."""
+    end = start + length
+    spans = clips.windows(start, end, every, width)
+    assert spans[0][0] == start
+    for begin, stop in spans:
+        assert begin < stop <= end + 1e-9
+        assert stop - begin <= width + 1e-9
+    for (begin, _), (next_begin, _) in zip(spans, spans[1:]):
+        assert next_begin - begin == pytest.approx(every, abs=1e-6)
+
+    # Windows narrower than their distance leave gaps, and one may lie at the end.
+    if width >= every and len(spans) > 1:
+        _, last_stop = spans[-1]
+        assert last_stop >= end - width / 2 - 1e-6
+
+
+def test_long_video_draws_labels_over_time(trained, model, tmp_path, capsys):
+    """--every 2: three windows of five seconds, each answered as that span alone is."""
+    video = square_video(tmp_path / "long.mp4", seconds=5)
+    assert label(trained, video, tmp_path / "out", "--every", "2") == 0
+    assert "3 windows of 2 s, one each 2 s" in capsys.readouterr().out
+
+    rows = read_table(tmp_path / "out" / "long-labels.csv")
+    spans = [(float(row["start"]), float(row["end"])) for row in rows]
+    assert spans == [(0.0, 2.0), (2.0, 4.0), (4.0, 5.0)]
+    for row, (start, end) in zip(rows, spans):
+        answer = model.answer(video, start=start, end=end)
+        assert answer.label == row["label"]
+        assert answer.probability == pytest.approx(float(row["probability"]), abs=1e-5)
+    drawn(tmp_path / "out" / "long-labels.png", least=100)
+
+
+def window_answer(start, end, label, share):
+    """What a window was answered, with one label alone."""
+    return Answer(video="v", start=start, end=end, ranked=[(label, share)], alone={})
+
+
 def test_stretches_do_not_overlap():
-    answers = [Answer("v", a, b, [(label, p)], {}) for a, b, label, p in
-               [(0, 2, "x", 0.4), (1, 3, "x", 0.6), (2, 4, "y", 1.0)]]
+    """Of overlapping windows: x ends where y begins, its share is the mean of its windows."""
+    answers = [
+        window_answer(0, 2, "x", 0.4),
+        window_answer(1, 3, "x", 0.6),
+        window_answer(2, 4, "y", 1.0),
+    ]
     assert stretches(answers) == [(0, 2, 0.5, "x"), (2, 4, 1.0, "y")]
-    assert clock(65) == "1:05" and clock(65.5) == "1:05.5"
 
 
-def test_poses_are_found_or_made(tmp_path, monkeypatch):
-    """Given, beside the video, in poses/; else made once and kept under a name of this very file."""
-    video = write_video(tmp_path / "v" / "a.mp4")
-    assert str(video.with_suffix(".npz")) in poses.pose_of(video, tmp_path / "kept")[1]
-    (tmp_path / "poses").mkdir()
-    video.with_suffix(".npz").rename(tmp_path / "poses" / "a.npz")
-    assert poses.ready_file(video) == tmp_path.resolve() / "poses" / "a.npz"
-    (tmp_path / "poses" / "a.npz").unlink()
+def test_clock_shows_minutes_and_seconds():
+    """Tenths only where there are any."""
+    assert clock(65) == "1:05"
+    assert clock(65.5) == "1:05.5"
 
-    calls = []
 
-    def find(frames, **options):
-        calls.append(1)
-        n = sum(1 for _ in frames)
-        return np.ones((n, 17, 2)), np.ones((n, 17))
+def test_examples_of_docstrings():
+    """The two of clips.windows come out as printed."""
+    result = doctest.testmod(clips)
+    assert result.attempted == 2
+    assert result.failed == 0
 
-    monkeypatch.setattr(pose, "EXTRACTORS", {"later": pose.Extractor(find, "coco17", lambda: False)})
+
+# ---- The joints of a video -----------------------------------------------------------------------
+
+
+def test_poses_are_found_or_made(tmp_path):
+    """The file that is given, else the one beside the video, else the one in poses/."""
+    video = square_video(tmp_path / "videos" / "a.mp4")
+    beside = video.with_suffix(".npz")
+    kept = tmp_path / "kept"
+    _, said = poses.pose_of(video, kept)
+    assert f"poses from {beside}" in said
+
+    given = tmp_path / "given.npz"
+    given.write_bytes(beside.read_bytes())
+    _, said = poses.pose_of(video, kept, given=str(given))
+    assert f"poses from {given}" in said
+
+    in_poses = tmp_path.resolve() / "poses" / "a.npz"
+    in_poses.parent.mkdir()
+    beside.rename(in_poses)
+    assert poses.ready_file(video) == in_poses
+
+
+def find_corners(frames, **options):
+    """An extractor that has every joint at (1, 1), and does look at all frames."""
+    count = len(list(frames))
+    return np.ones((count, 17, 2)), np.ones((count, 17))
+
+
+def test_poses_are_made_once_and_kept(tmp_path, monkeypatch):
+    """The second time they are read, under this very file's name: a changed video has another."""
+    ready = pose.Extractor(find=find_corners, joints="coco17", is_ready=lambda: True)
+    monkeypatch.setattr(pose, "EXTRACTORS", {"corners": ready})
+    video = square_video(tmp_path / "a.mp4")
+    video.with_suffix(".npz").unlink()
+
+    clip, said = poses.pose_of(video, tmp_path / "kept")
+    assert said == "poses by corners"
+    again, said = poses.pose_of(video, tmp_path / "kept")
+    assert said == "poses by corners, made before"
+    assert np.array_equal(again.keypoints, clip.keypoints)
+
+    name = poses.kept_name(video, "corners")
+    assert (tmp_path / "kept" / name).exists()
+    video.write_bytes(video.read_bytes() + b"0")
+    assert poses.kept_name(video, "corners") != name
+
+
+def test_poses_are_not_made_without_an_extractor(tmp_path, monkeypatch):
+    """None is ready: the error has the command that installs one."""
+    not_ready = pose.Extractor(find=find_corners, joints="coco17", is_ready=lambda: False)
+    monkeypatch.setattr(pose, "EXTRACTORS", {"later": not_ready})
+    video = square_video(tmp_path / "a.mp4")
+    video.with_suffix(".npz").unlink()
     with pytest.raises(ValueError, match="nothing that finds joints is installed.*pip install"):
         poses.pose_of(video, tmp_path / "kept")
-    pose.EXTRACTORS["now"] = pose.Extractor(find, "coco17", lambda: True)
-    assert poses.pose_of(video, tmp_path / "kept")[1] == "poses by now"
-    assert poses.pose_of(video, tmp_path / "kept")[1] == "poses by now, made before" and len(calls) == 1
-    name = poses.kept_name(video, "now")
-    video.write_bytes(video.read_bytes() + b"0")
-    assert poses.kept_name(video, "now") != name           # another file of this name has other poses
 
 
-def test_unknown_times_are_laid_over_the_video(trained, model, tmp_path):
-    """Public pose files have no times; a span of such a video is cut all the same."""
-    video = write_video(tmp_path / "a.mp4", seconds=2)
-    known = model(video, start=1.0, end=2.0)
-    clip = pose.read_pose(video.with_suffix(".npz"))
-    clip.times = np.full(len(clip.times), np.nan)
-    write_pose(video.with_suffix(".npz"), **vars(clip))
-    assert model(video, start=1.0, end=2.0) == known
+# ---- Any words for whole data sets ---------------------------------------------------------------
 
 
-# ---- Any words for whole data sets --------------------------------------------------------------------------
-
-def test_texts_replace_the_labels_of_a_data_set(trained, tmp_path, capsys):
-    labels = ev.load(trained.run).labels
-    (tmp_path / "texts.txt").write_text(f"{labels[0]}\na jump\na roll\n")
-    flags = ["--ckpt", str(trained.run), "--out", str(tmp_path), "--strips", "0"]
-    assert ev.main([*flags, "--texts", str(tmp_path / "texts.txt")]) == 0
+def test_texts_replace_the_labels_of_a_data_set(trained, model, tmp_path, capsys):
+    """--texts: as many as the data set has labels; which were never trained is said and written."""
+    texts = [model.labels[0], "a jump", "a roll"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    assert evaluate(trained, tmp_path, "--texts", str(tmp_path / "texts.txt")) == 0
     assert "3 labels, 2 of them never trained: a jump; a roll" in capsys.readouterr().out
+
     about = json.loads((tmp_path / "eval-test-1view.json").read_text())
-    assert about["labels"] == [labels[0], "a jump", "a roll"] and about["never_trained"] == ["a jump", "a roll"]
-    assert ev.main([*flags, "--texts", "one; two"]) == 2
+    assert about["labels"] == texts
+    assert about["never_trained"] == ["a jump", "a roll"]
+
+    assert evaluate(trained, tmp_path, "--texts", "one; two") == 2
     assert "--texts with 2 labels for a data set of 3" in capsys.readouterr().err
 
 
-def test_another_data_set_brings_its_own_labels(trained, tmp_path, monkeypatch, capsys):
-    """A trained model on another benchmark's labels: the first one's folder is not looked into."""
-    own = tmp_path / "data" / "custom"                     # where a data set lies that --root does not name
+def test_another_data_set_brings_its_own_labels(trained, own_model, tmp_path, monkeypatch, capsys):
+    """A trained model on another data set: its labels, prompt and folder, not the first one's."""
+    folder = tmp_path / "data" / "custom"         # where this data set lies without --root
     table = "path,label,split\n"
-    for name, label in (("a", "wave"), ("b", "jump")):
-        write_video(own / f"{name}.mp4")
-        (own / "poses").mkdir(exist_ok=True)
-        (own / f"{name}.npz").rename(own / "poses" / f"{name}.npz")
-        table += f"{name}.mp4,{label},test\n"
-    (own / "clips.csv").write_text(table)
+    for name, action in (("a", "wave"), ("b", "jump")):
+        clip = square_video(folder / f"{name}.mp4")
+        joints = folder / "poses" / f"{name}.npz"
+        joints.parent.mkdir(exist_ok=True)
+        clip.with_suffix(".npz").rename(joints)
+        table += f"{name}.mp4,{action},test\n"
+    (folder / "clips.csv").write_text(table)
+
     monkeypatch.chdir(tmp_path)
-    assert ev.main(["--ckpt", str(trained.run), "--data", "custom", "--out", str(tmp_path / "o"), "--strips", "0"]) == 0
+    assert evaluate(trained, tmp_path / "out", "--data", "custom") == 0
     assert "2 labels, 2 of them never trained: jump; wave" in capsys.readouterr().out
-    about = json.loads((tmp_path / "o" / "eval-test-1view.json").read_text())
-    assert about["data"] == "custom" and about["clips"] == 2
-    model = ev.load(trained.run, texts=["jump", "wave"])
-    model.data_cfg = ev.dataclasses.replace(model.data_cfg, data="custom")          # its prompt
-    model.set_labels(["jump", "wave"])
+    about = json.loads((tmp_path / "out" / "eval-test-1view.json").read_text())
+    assert about["data"] == "custom"
+    assert about["clips"] == 2
+    assert about["labels"] == ["jump", "wave"]
+
+    # The library gives the same, once it has the other prompt.
+    own_model.data_cfg = dataclasses.replace(own_model.data_cfg, data="custom")
+    own_model.set_labels(["jump", "wave"])
     for row in about["predictions"]:
-        label, share = model(own / f"{row['id']}.mp4")[0]
-        assert (label, share) == (about["labels"][row["predicted"]], pytest.approx(row["probability"], abs=1e-5))
-
-
-def test_features_of_a_split_are_saved(trained, tmp_path):
-    ev.main(["--ckpt", str(trained.run), "--out", str(tmp_path), "--strips", "0", "--save-features"])
-    got = np.load(tmp_path / "features-test-1view.npz")
-    model = ev.load(trained.run)
-    for i, name in enumerate(got["id"]):
-        alone = model.features(trained.root / "rgb" / f"{name}.mp4")
-        for theirs, ours in (("video", "video"), ("pose", "pose"), ("pose_frames", "frames")):
-            assert got[theirs][i] == pytest.approx(alone[ours], abs=1e-5)
-    assert got["sentences"] == pytest.approx(alone["sentences"], abs=1e-5)
-    assert "features" not in json.loads((tmp_path / "eval-test-1view.json").read_text())
-
-
-def test_mistakes_of_video_flags(trained, capsys):
-    for flags, said in ((["--every", "2"], "--every without --video"), (["--start", "3", "--end", "2"], "before the end"),
-                        (["--video", "a", "--extractor", "mediapip"], "mediapipe"),
-                        (["--video", "a", "--compare", "clip"], "--compare clip beside --video"),
-                        (["--export", "onnx", "--compare", "clip"], "--compare clip beside --video or --export")):
-        with pytest.raises(SystemExit):
-            ev.main(["--ckpt", str(trained.run), *flags])
-        assert said in capsys.readouterr().err
-    assert math.isinf(ev.EvalConfig().end)
+        best_label, share = own_model(folder / f"{row['id']}.mp4")[0]
+        assert best_label == about["labels"][row["predicted"]]
+        assert share == pytest.approx(row["probability"], abs=1e-5)

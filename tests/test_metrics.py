@@ -1,39 +1,88 @@
-"""report/metrics.py against brute force: every resample of a few clips, listed one by one."""
+"""report/metrics.py against brute force: of a few clips every resample is listed, one by one.
+
+The bootstrap draws 10,000 resamples at random; of four clips there are only 4^4, each as likely, so
+that the exact distribution is known. Its quantiles, shares and differences are what the drawn ones
+must come near to. McNemar's test and Wilson's interval are checked by what defines them.
+"""
 import doctest
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from report import metrics
 
-CLIPS = st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=4)
 
+class Answered(NamedTuple):
+    """A clip: its label, and whether systems A and B had it right."""
+    label: int
+    hit_a: bool
+    hit_b: bool
+
+
+CLIPS = st.lists(st.builds(Answered, st.integers(0, 2), st.booleans(), st.booleans()),
+                 min_size=1, max_size=4)
+
+
+# ---- The bootstrap, listed -----------------------------------------------------------------------
 
 def slow_top1(labels, hits):
+    """The share of the clips that were hit."""
     return sum(hits) / len(hits)
 
 
 def slow_mean(labels, hits):
-    shares = [np.mean([h for l, h in zip(labels, hits) if l == k]) for k in set(labels)]
+    """The mean over the labels that occur of the share of their own clips."""
+    shares = []
+    for k in set(labels):
+        own = [hit for label, hit in zip(labels, hits) if label == k]
+        shares.append(sum(own) / len(own))
     return sum(shares) / len(shares)
 
 
 SLOW = {"top1": slow_top1, "mean": slow_mean}
 
 
-def all_resamples(n):
-    return itertools.product(range(n), repeat=n)
+def all_resamples(clips):
+    """Every way to draw as many clips with replacement: n^n lists."""
+    return itertools.product(clips, repeat=len(clips))
 
 
-def bounds(figures, q, slack):
-    """The lowest and highest number that may be the quantile q, give or take `slack` of the draws."""
+def figure_of(clips, metric):
+    """The metric of system A."""
+    labels = [clip.label for clip in clips]
+    return SLOW[metric](labels, [clip.hit_a for clip in clips])
+
+
+def difference_of(clips, metric):
+    """The metric of system B less that of A."""
+    labels = [clip.label for clip in clips]
+    a = SLOW[metric](labels, [clip.hit_a for clip in clips])
+    b = SLOW[metric](labels, [clip.hit_b for clip in clips])
+    return b - a
+
+
+def at_share(figures, share):
+    """Of sorted figures the one behind that share of them."""
+    place = math.floor(share * len(figures))
+    return figures[min(max(place, 0), len(figures) - 1)]
+
+
+def check_edges(interval, figures):
+    """Both edges lie where 2.5 % of all figures lie outside, give or take what drawing leaves open.
+
+    10,000 draws: 5 deviations of a share of 0.025 are 0.008; the slack is a little more.
+    """
+    slack = 0.012
     figures = sorted(figures)
-    at = lambda share: figures[min(max(math.floor(share * len(figures)), 0), len(figures) - 1)]
-    return at(q - slack), at(q + slack)
+    for edge, share in ((interval.low, 0.025), (interval.high, 0.975)):
+        low = at_share(figures, share - slack)
+        high = at_share(figures, share + slack)
+        assert low - 1e-9 <= edge <= high + 1e-9, f"the edge {edge} is not in {low} to {high}"
 
 
 @pytest.mark.parametrize("metric", ["top1", "mean"])
@@ -41,90 +90,133 @@ def bounds(figures, q, slack):
 @given(clips=CLIPS)
 def test_interval_is_that_of_all_resamples(metric, clips):
     """n^n resamples, each as likely: the interval's edges are quantiles of their figures."""
-    labels, hits = [c[0] for c in clips], [c[1] for c in clips]
-    got = metrics.interval(labels, hits, metric)
-    figures = [SLOW[metric]([labels[i] for i in draw], [hits[i] for i in draw]) for draw in all_resamples(len(clips))]
-    assert got.value == pytest.approx(SLOW[metric](labels, hits))
-    for edge, q in ((got.low, 0.025), (got.high, 0.975)):
-        low, high = bounds(figures, q, 0.012)              # 10,000 draws: 5 deviations of a share of 0.025
-        assert low - 1e-9 <= edge <= high + 1e-9
+    labels = [clip.label for clip in clips]
+    got = metrics.interval(labels, [clip.hit_a for clip in clips], metric)
+    assert got.value == pytest.approx(figure_of(clips, metric))
+    check_edges(got, [figure_of(draw, metric) for draw in all_resamples(clips)])
 
 
 @pytest.mark.parametrize("metric", ["top1", "mean"])
 @settings(max_examples=20)
 @given(clips=CLIPS)
 def test_compare_is_that_of_all_resamples(metric, clips):
-    labels, a, b = zip(*clips)
-    got = metrics.compare(labels, a, b, metric)
+    """Two systems on the same draws: their difference, its edges, and how often B is no better."""
+    labels = [clip.label for clip in clips]
+    hits_a = [clip.hit_a for clip in clips]
+    hits_b = [clip.hit_b for clip in clips]
+    got = metrics.compare(labels, hits_a, hits_b, metric)
+    assert got.difference.value == pytest.approx(difference_of(clips, metric))
 
-    def difference(draw):
-        own = [labels[i] for i in draw]
-        return SLOW[metric](own, [b[i] for i in draw]) - SLOW[metric](own, [a[i] for i in draw])
+    figures = [difference_of(draw, metric) for draw in all_resamples(clips)]
+    check_edges(got.difference, figures)
+    worse = [figure <= 1e-12 for figure in figures]
+    assert got.worse == pytest.approx(np.mean(worse), abs=0.03)
 
-    figures = [difference(draw) for draw in all_resamples(len(clips))]
-    assert got.difference.value == pytest.approx(difference(range(len(clips))))
-    assert got.worse == pytest.approx(np.mean([f <= 1e-12 for f in figures]), abs=0.03)
-    for edge, q in ((got.difference.low, 0.025), (got.difference.high, 0.975)):
-        low, high = bounds(figures, q, 0.012)
-        assert low - 1e-9 <= edge <= high + 1e-9
-    assert (got.only_a, got.only_b) == (sum(x and not y for x, y in zip(a, b)), sum(y and not x for x, y in zip(a, b)))
+    assert got.only_a == sum(clip.hit_a and not clip.hit_b for clip in clips)
+    assert got.only_b == sum(clip.hit_b and not clip.hit_a for clip in clips)
 
+
+def test_interval_is_the_binomials_for_many_clips():
+    """Of 400 clips, 300 right: 75 % +- 1.96 sqrt(0.75 x 0.25 / 400) = 4.2 points, at every call."""
+    labels = [0] * 400
+    hits = [True] * 300 + [False] * 100
+    got = metrics.interval(labels, hits)
+    assert got.value == 0.75
+    assert got.low == pytest.approx(0.7076, abs=0.004)
+    assert got.high == pytest.approx(0.7924, abs=0.004)
+    assert got == metrics.interval(labels, hits), "another interval at another call"
+    assert str(got).startswith("75.0 % (70."), "as a report prints it"
+
+
+def test_compare_pairs_clips():
+    """Equal top-1: on other clips the difference is 0 with a width, on the same without any."""
+    labels = [0] * 100
+    hits = [True] * 50 + [False] * 50
+    same = metrics.compare(labels, hits, hits)
+    assert tuple(same.difference) == (0, 0, 0)
+    assert same.p_value == 1
+
+    other = metrics.compare(labels, hits, hits[::-1])
+    assert other.difference.value == 0
+    assert other.difference.low < -0.15
+    assert other.difference.high > 0.15
+    assert other.p_value == 1
+
+
+# ---- McNemar and Wilson --------------------------------------------------------------------------
 
 @given(st.integers(0, 7), st.integers(0, 7))
 def test_compare_by_tossing_every_coin(only_a, only_b):
     """McNemar: of all 2^n ways in which n clips could fall, those at least as uneven."""
     n = only_a + only_b
     uneven = abs(only_a - only_b)
-    ways = [abs(2 * sum(coins) - n) >= uneven for coins in itertools.product((0, 1), repeat=n)]
-    assert metrics.mcnemar(only_a, only_b) == pytest.approx(min(1, np.mean(ways)))
+    as_uneven = []
+    for coins in itertools.product((0, 1), repeat=n):
+        difference = abs(2 * sum(coins) - n)
+        as_uneven.append(difference >= uneven)
+    assert metrics.mcnemar(only_a, only_b) == pytest.approx(np.mean(as_uneven))
 
 
-def test_interval_is_the_binomials_for_many_clips():
-    """Of 400 clips, 300 right: 75 % +- 1.96 sqrt(0.75 x 0.25 / 400) = 4.2 points."""
-    got = metrics.interval([0] * 400, [True] * 300 + [False] * 100)
-    assert got.value == 0.75 and got.low == pytest.approx(0.7076, abs=0.004) and got.high == pytest.approx(0.7924, abs=0.004)
-    assert got == metrics.interval([0] * 400, [True] * 300 + [False] * 100) and str(got).startswith("75.0 % (70.")
+@given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_solves_its_equation(counts):
+    """The edges are the shares p at which |right / n - p| is 1.96 deviations of p; else 0 or 1."""
+    right, n = counts
+    low, high = metrics.wilson(right, n)
+    assert low <= right / n <= high
+    for edge, is_bound in ((low, right == 0), (high, right == n)):
+        if is_bound:
+            assert edge == right / n
+        else:
+            deviation = math.sqrt(edge * (1 - edge) / n)
+            assert abs(right / n - edge) == pytest.approx(1.959964 * deviation, abs=1e-6)
 
 
-def test_compare_pairs_clips():
-    """Two systems of equal top-1 on other clips differ by 0 with a width; on the same clips, without any."""
-    a = [True] * 50 + [False] * 50
-    same, other = metrics.compare([0] * 100, a, a), metrics.compare([0] * 100, a, a[::-1])
-    assert same.difference[:] == (0, 0, 0) and same.p_value == 1
-    assert other.difference.value == 0 and other.difference.low < -0.15 and other.p_value == 1
+# ---- Tables by class -----------------------------------------------------------------------------
+
+# What clips of four labels were answered with: (label, answer), the answer None for a broken clip.
+ANSWERS = st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 3)), max_size=15)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.one_of(st.none(), st.integers(0, 3))), max_size=15))
+@given(ANSWERS)
+@example([(0, 1), (0, 2), (0, 2), (0, None)])             # unequally many of two mistakes
 def test_class_rows_match_a_slow_count(answers):
-    predictions = [{"label": true, "predicted": guess} for true, guess in answers]
-    rows = {row["label"]: row for row in metrics.class_rows(predictions, ["a", "b", "c", "d"])}
-    for k, name in enumerate("abcd"):
-        own = [guess for true, guess in answers if true == k]
-        if not own:
-            assert name not in rows
-            continue
-        row = rows[name]
-        assert (row["clips"], row["right"]) == (len(own), own.count(k)) and row["low"] <= row["accuracy"] <= row["high"]
-        wrong = [g for g in own if g is not None and g != k]
-        assert (row["taken_for"] == "") == (not wrong)
-        assert not wrong or wrong.count("abcd".index(row["taken_for"])) == max(map(wrong.count, wrong))
-    values = [row["accuracy"] for row in metrics.class_rows(predictions, ["a", "b", "c", "d"])]
-    assert values == sorted(values)
+    """A row for each label that has clips, counted one by one; worst first."""
+    names = ["a", "b", "c", "d"]
+    predictions = [{"label": label, "predicted": answer} for label, answer in answers]
+    rows = metrics.class_rows(predictions, names)
+    assert {row["label"] for row in rows} == {names[label] for label, _ in answers}
+    assert len(rows) == len({label for label, _ in answers}), "a label has two rows"
 
+    for row in rows:
+        k = names.index(row["label"])
+        own = [answer for label, answer in answers if label == k]
+        assert row["clips"] == len(own)
+        assert row["right"] == own.count(k)
+        assert row["accuracy"] == pytest.approx(own.count(k) / len(own))
+        assert (row["low"], row["high"]) == metrics.wilson(own.count(k), len(own))
 
-@given(st.integers(0, 30), st.integers(1, 30))
-def test_wilson_solves_its_equation(right, n):
-    """The edges are the shares p at which |right / n - p| is 1.96 deviations of p."""
-    right = min(right, n)
-    for p in metrics.wilson(right, n):
-        if 1e-9 < p < 1 - 1e-9:
-            assert abs(right / n - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / n), abs=1e-6)
+        # A clip that could not be read was taken for nothing.
+        wrong = [answer for answer in own if answer is not None and answer != k]
+        if not wrong:
+            assert row["taken_for"] == ""
+        else:
+            times = wrong.count(names.index(row["taken_for"]))
+            assert times == max(wrong.count(answer) for answer in wrong)
+
+    accuracies = [row["accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies), "not the worst first"
 
 
 def test_a_broken_clip_is_no_hit():
-    labels, hits = metrics.labels_and_hits([{"label": 0, "predicted": None}, {"label": 1, "predicted": 1}])
-    assert labels.tolist() == [0, 1] and hits.tolist() == [False, True]
+    """A clip that could not be read has no answer, and label 0 is not None."""
+    predictions = [{"label": 0, "predicted": None}, {"label": 1, "predicted": 1}]
+    labels, hits = metrics.labels_and_hits(predictions)
+    assert labels.tolist() == [0, 1]
+    assert hits.tolist() == [False, True]
 
 
 def test_examples_of_docstrings():
-    assert doctest.testmod(metrics).attempted >= 3 and doctest.testmod(metrics).failed == 0
+    """The small numbers in the docstrings come out as printed."""
+    found = doctest.testmod(metrics)
+    assert found.attempted >= 3
+    assert found.failed == 0

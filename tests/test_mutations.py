@@ -1,4 +1,8 @@
-"""tests/mutations.json: the list fits the code, and (slow) every mistake in it is noticed where it should be."""
+"""tests/mutations.json: mistakes that students make, each a replacement of text in one file.
+
+The list fits the code, and (slow) every mistake in it is noticed where it should be, with a message
+in words. tests/mutate.py puts them into the code.
+"""
 import ast
 import json
 import subprocess
@@ -11,23 +15,26 @@ import mutate
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES = mutate.mutations()
+# The others change nothing that anybody could notice.
 REAL = [entry for entry in ENTRIES if "equivalent" not in entry]
 
 
 def test_the_list_fits_the_code():
     """Each mutation is one replacement of text that stands in its file once, and Python still."""
     wrong = []
-    sources, trees = {}, {}
+    sources = {}
+    trees = {}
     for file in {entry["file"] for entry in ENTRIES}:
         sources[file] = (ROOT / file).read_text("utf-8")
         trees[file] = ast.dump(ast.parse(sources[file]))
     for entry in ENTRIES:
-        source = sources[entry["file"]]
-        if source.count(entry["old"]) != 1:
-            wrong.append(f"{entry['id']}: old stands {source.count(entry['old'])} times in {entry['file']}")
+        file = entry["file"]
+        times = sources[file].count(entry["old"])
+        if times != 1:
+            wrong.append(f"{entry['id']}: old stands {times} times in {file}")
             continue
-        mutated = source.replace(entry["old"], entry["new"])
-        if ast.dump(ast.parse(mutated)) == trees[entry["file"]]:
+        mutated = sources[file].replace(entry["old"], entry["new"])
+        if ast.dump(ast.parse(mutated)) == trees[file]:
             wrong.append(f"{entry['id']} changes nothing")
     assert not wrong, wrong
 
@@ -35,9 +42,13 @@ def test_the_list_fits_the_code():
 def test_the_list_is_long_and_says_what_is_wrong():
     """At least 80, of all marks, named once, each with the mistake in words."""
     ids = [entry["id"] for entry in ENTRIES]
-    assert len(REAL) >= 80 and len(set(ids)) == len(ids)
+    assert len(REAL) >= 80
+    assert len(set(ids)) == len(ids), "two mutations have one name"
     assert {entry["mark"] for entry in ENTRIES} == {*mutate.SPEC, *mutate.USE}
-    assert all(entry["mistake"] and entry.get("equivalent", "why") for entry in ENTRIES)
+    for entry in ENTRIES:
+        assert entry["mistake"], f"{entry['id']} does not say what is wrong"
+        if "equivalent" in entry:
+            assert entry["equivalent"], f"{entry['id']} does not say why nothing can notice it"
 
 
 def test_a_mutation_is_killed_with_a_message():
@@ -55,9 +66,9 @@ def test_every_mistake_is_noticed(tmp_path):
     done = subprocess.run([sys.executable, "tests/mutate.py", "--json", str(found)], cwd=ROOT,
                           capture_output=True, text=True)
     verdicts = json.loads(found.read_text())
-    by = [verdicts[entry["id"]]["by"] for entry in REAL]
     print(done.stdout)
-    assert all(verdict in ("own mark", "another") for verdict in by), done.stdout
+    by = [verdicts[entry["id"]]["by"] for entry in REAL]
+    assert set(by) <= {"own mark", "another"}, done.stdout
     assert by.count("own mark") >= 0.95 * len(by), done.stdout
     silent = [name for name, verdict in verdicts.items() if not verdict["fact"]]
     assert len(silent) <= 0.05 * len(by), f"noticed, and not said what: {silent}"

@@ -1,4 +1,9 @@
-"""toy/: pictures show what poses, labels and captions say; making them can be interrupted."""
+"""toy/: pictures show what poses, labels and captions say; making them can be interrupted.
+
+First the files: their layout, that the same settings give the same bytes, and what becomes of a
+folder when making it is cut, done twice, or meets other people's data. Then the dives: joints lie
+on the body that is drawn, and the faults of the poses are a detector's. Then captions and stills.
+"""
 import fcntl
 import hashlib
 import json
@@ -8,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -35,13 +40,15 @@ from toy.divers import PEOPLE, STILLS, THINGS, TOY_CLASSES, TOY_JOINTS, Dive
 from toy.picture import LIMBS, SS, H, Picture, W, toy_frame
 
 SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
-CLEAN = {**tree.TOY_SETTINGS, "cut": 0, "joint_noise": 0, "joint_drop": 0, "joint_jump": 0, "frame_drop": 0,
-         "legs_lost": 0, "sides_swapped": 0, "wrong_person": 0}
+FAULTS = ("cut", "joint_noise", "joint_drop", "joint_jump", "frame_drop", "legs_lost",
+          "sides_swapped", "wrong_person")
+CLEAN = {**tree.TOY_SETTINGS, **{fault: 0 for fault in FAULTS}}
 TIMES = np.arange(32) / 16
 
 
-def dive_of(label, number=0, split="train"):
-    return tree.toy_dive(tree.TOY_SETTINGS, split, label, number)
+def dive_of(label, number=0):
+    """A dive of the training split, of label 0 to 15; number: which of that label."""
+    return tree.toy_dive(tree.TOY_SETTINGS, "train", label, number)
 
 
 def detected(dive, settings=tree.TOY_SETTINGS):
@@ -51,6 +58,7 @@ def detected(dive, settings=tree.TOY_SETTINGS):
 
 
 def decoded(path):
+    """All frames of a video, uint8 (frames, height, width, 3)."""
     with av.open(str(path)) as video:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
 
@@ -59,7 +67,8 @@ def fingerprint(root):
     """One hash of all poses (bytes) and all frames (decoded)."""
     digest = hashlib.sha256()
     for path in sorted(root.glob("poses/*.npz")):
-        digest.update(path.read_bytes() + decoded(root / "rgb" / (path.stem + ".mp4")).tobytes())
+        digest.update(path.read_bytes())
+        digest.update(decoded(root / "rgb" / f"{path.stem}.mp4").tobytes())
     return digest.hexdigest()
 
 
@@ -75,6 +84,7 @@ def quiet(line):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    """A benchmark of 24 clips of 6 frames."""
     root = tmp_path_factory.mktemp("toy") / "made"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tree, "run_workers", here)
@@ -82,46 +92,64 @@ def made(tmp_path_factory):
     return root
 
 
+# ---- Files ---------------------------------------------------------------------------------------
+
 def test_layout_is_diving48s(made):
+    """Five tokens for each label, a list for each split, a video and a pose for each clip."""
     vocab = json.loads((made / "Diving48_vocab.json").read_text())
-    assert len(vocab) == 16 and all(len(tokens) == 5 for tokens in vocab)
+    assert len(vocab) == 16
+    assert {len(tokens) for tokens in vocab} == {5}
     assert vocab[0][4] == "Balls"
+
     names = []
     for split in ("train", "val", "test"):
         rows = json.loads((made / f"Diving48_V2_{split}.json").read_text())
         assert len(rows) == SMALL[split]
         for row in rows:
             assert set(row) == {"vid_name", "label", "start_frame", "end_frame"}
-            names.append(row["vid_name"])
-            clip = read_pose(made / "poses" / (row["vid_name"] + ".npz"))
-            assert clip.keypoints.shape == (6, 17, 2) and clip.size == (96, 128)
-            assert clip.joints == joint_set(clip.joints).names and len(clip.joints) == 17
-            frames = decoded(made / "rgb" / (row["vid_name"] + ".mp4"))
-            assert frames.shape == (6, 96, 128, 3) and row["end_frame"] == 6
-    assert len(set(names)) == 24 and not list(made.rglob("*.part"))
+            assert row["end_frame"] == 6
+            name = row["vid_name"]
+            names.append(name)
+
+            clip = read_pose(made / "poses" / f"{name}.npz")
+            assert clip.keypoints.shape == (6, 17, 2)
+            assert clip.size == (96, 128)
+            assert len(clip.joints) == 17
+            assert clip.joints == joint_set(clip.joints).names
+            assert decoded(made / "rgb" / f"{name}.mp4").shape == (6, 96, 128, 3)
+    assert len(set(names)) == 24, "a clip is in two splits, or listed twice"
+    assert not list(made.rglob("*.part")), "a file is left half written"
 
 
 def test_same_bytes_from_another_number_of_processes_and_after_a_cut(made, tmp_path, monkeypatch):
-    root, told = tmp_path / "again", []
+    """Two processes make what one makes; after a cut what is whole stays, and the rest is made."""
+    root = tmp_path / "again"
+    told = []
     tree.make_toy(root, SMALL, workers=2, progress=told.append)
-    assert fingerprint(root) == fingerprint(made) and any("24/24 clips" in line for line in told)
-    monkeypatch.setattr(tree, "run_workers", here)
-    note = json.loads((root / "toy.json").read_text())
-    (root / "toy.json").write_text(json.dumps({**note, "complete": False}))   # as after a kill
+    assert fingerprint(root) == fingerprint(made)
+    assert any("24/24 clips" in line for line in told)
+
+    note = json.loads((root / "toy.json").read_text())         # now as after a kill
+    note["complete"] = False
+    (root / "toy.json").write_text(json.dumps(note))
     (root / "rgb" / ".part.toy_train_00000.mp4").write_bytes(b"half")
-    kept = root / "poses" / "toy_train_00001.npz"
-    (root / "poses" / "toy_train_00000.npz").unlink()
     (root / "rgb" / "toy_train_00000.mp4").write_bytes(b"half")
+    (root / "poses" / "toy_train_00000.npz").unlink()
+    kept = root / "poses" / "toy_train_00001.npz"
     before = kept.stat().st_mtime_ns
+    monkeypatch.setattr(tree, "run_workers", here)
     tree.make_toy(root, SMALL, workers=1, progress=told.append)
-    assert fingerprint(root) == fingerprint(made) and kept.stat().st_mtime_ns == before
-    assert not list(root.rglob("*.part"))
+    assert fingerprint(root) == fingerprint(made)
+    assert kept.stat().st_mtime_ns == before, "a whole clip was made again"
+    assert not list(root.rglob("*.part")), "a file is left half written"
 
 
 def maker(root, settings, **pipes):
     """A process that makes a benchmark and prints the seconds: no `if __name__`, a bare script."""
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); from toy.tree import make_toy; "
-            f"print(make_toy(sys.argv[2], {settings!r}, workers=2))")
+    code = ("import sys\n"
+            "sys.path.insert(0, sys.argv[1])\n"
+            "from toy.tree import make_toy\n"
+            f"print(make_toy(sys.argv[2], {settings!r}, workers=2))\n")
     argv = [sys.executable, "-u", "-c", code, str(tree.PROJECT), str(root)]
     return subprocess.Popen(argv, text=True, **pipes)
 
@@ -153,13 +181,15 @@ def test_a_killed_run_leaves_no_workers_and_whole_clips(tmp_path):
     settings = {"train": 400, "val": 0, "test": 0, "frames": 2}
     with open(tmp_path / "said", "w") as said:
         job = maker(root, settings, stdout=said, stderr=said)
-        assert wait_for(lambda: clips_in(root) >= 3) and not lock_is_free(root)
+        assert wait_for(lambda: clips_in(root) >= 3), "no clip is made"
+        assert not lock_is_free(root)
         job.kill()
         job.wait()
     assert wait_for(lambda: lock_is_free(root), seconds=10), "workers outlived their parent"
     done = clips_in(root)
     time.sleep(.5)
-    assert 3 <= done < 400 and clips_in(root) == done                         # no orphan goes on
+    assert 3 <= done < 400
+    assert clips_in(root) == done, "an orphan goes on"
     assert (tmp_path / "said").read_text() == ""
     assert not json.loads((root / "toy.json").read_text())["complete"]
     for path in root.glob("poses/*.npz"):
@@ -169,33 +199,46 @@ def test_a_killed_run_leaves_no_workers_and_whole_clips(tmp_path):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_makers_of_a_folder_wait_for_each_other(tmp_path, seed):
     """The second finds all clips made; if it wants others, it replaces them after the first."""
-    root, settings = tmp_path / "both", {"train": 20, "val": 0, "test": 0, "frames": 2}
+    root = tmp_path / "both"
+    settings = {"train": 20, "val": 0, "test": 0, "frames": 2}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     first = maker(root, settings, **pipes)
-    assert wait_for(lambda: clips_in(root) > 0)
+    assert wait_for(lambda: clips_in(root) > 0), "no clip is made"
     first.send_signal(signal.SIGSTOP)                         # so that it cannot end too soon
     second = maker(root, {**settings, "seed": seed}, **pipes)
     told = second.stdout.readline()
     first.send_signal(signal.SIGCONT)
     assert "waiting for another process" in told
-    ours, theirs = first.communicate()[0], second.communicate()[0]
-    assert first.returncode == second.returncode == 0, (ours, theirs)
-    assert "waiting" not in ours and float(ours.split()[-1]) > 0
-    assert (float(theirs.split()[-1]) > 0) == (seed == 1)
+    ours = first.communicate()[0]
+    theirs = second.communicate()[0]
+    assert first.returncode == 0, ours
+    assert second.returncode == 0, theirs
+    assert "waiting" not in ours
+    assert float(ours.split()[-1]) > 0, "the first made nothing"
+    if seed == 0:
+        assert float(theirs.split()[-1]) == 0, "the second made again what it found"
+    else:
+        assert float(theirs.split()[-1]) > 0, "the second did not make its own clips"
+
     note = json.loads((root / "toy.json").read_text())
-    assert note["complete"] and note["settings"]["seed"] == seed
-    assert clips_in(root) == 20 and not list(root.rglob(".part.*"))
+    assert note["complete"]
+    assert note["settings"]["seed"] == seed
+    assert clips_in(root) == 20
+    assert not list(root.rglob(".part.*"))
 
 
 def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch):
     """Some network file systems know no locks: the benchmark is made all the same."""
     def refuse(file, how):
         raise OSError(37, "No locks available")
+
     monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(tree, "run_workers", here)
     told = []
-    tree.make_toy(tmp_path / "x", {**SMALL, "train": 1, "val": 0, "test": 0}, progress=told.append)
-    assert clips_in(tmp_path / "x") == 1 and "No locks available" in told[0]
+    settings = {**SMALL, "train": 1, "val": 0, "test": 0}
+    tree.make_toy(tmp_path / "x", settings, progress=told.append)
+    assert clips_in(tmp_path / "x") == 1
+    assert "No locks available" in told[0]
 
 
 def test_workers_run_no_code_of_the_current_folder(tmp_path, monkeypatch):
@@ -203,46 +246,62 @@ def test_workers_run_no_code_of_the_current_folder(tmp_path, monkeypatch):
     folder = tmp_path / "downloads"
     folder.mkdir()
     for name in ("hashlib", "json", "numpy", "av", "linecache", "toy", "support"):
-        (folder / f"{name}.py").write_text("open(__file__ + '.ran', 'w'); raise SystemExit(1)")
+        (folder / f"{name}.py").write_text("open(__file__ + '.ran', 'w')\nraise SystemExit(1)\n")
     monkeypatch.chdir(folder)
     settings = {**SMALL, "train": 2, "val": 0, "test": 0}
     tree.make_toy("relative", settings, workers=2, progress=quiet)
-    assert not list(folder.glob("*.ran")) and clips_in(folder / "relative") == 2
+    assert not list(folder.glob("*.ran")), "a worker imported a file of the current folder"
+    assert clips_in(folder / "relative") == 2
 
 
 def test_workers_start_without_torch():
+    """What a worker imports does not wait for PyTorch, which takes seconds."""
     code = "import sys, toy.tree; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=tree.PROJECT).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree.PROJECT)
+    assert done.returncode == 0, "toy.tree imports torch"
 
 
 def test_made_again_only_when_settings_change(tmp_path, monkeypatch):
+    """The same settings touch no file; others replace the clips, and leave foreign files alone."""
     monkeypatch.setattr(tree, "run_workers", here)
-    settings, told = {**SMALL, "train": 2, "val": 1, "test": 1}, []
+    settings = {**SMALL, "train": 2, "val": 1, "test": 1}
     root = tmp_path / "settings"
+    told = []
     tree.make_toy(root, settings, workers=1, progress=told.append)
-    stamp = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    first = fingerprint(root)
+    stamps = {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
     (root / "mine.txt").write_text("a foreign file")
     assert tree.make_toy(root, settings, workers=1, progress=told.append) == 0.0
-    assert all(p.stat().st_mtime_ns == t for p, t in stamp.items())
-    first = fingerprint(root)
-    settings = {**settings, "seed": 1, "train": 1}
-    assert tree.make_toy(root, settings, workers=1, progress=told.append) > 0
-    assert fingerprint(root) != first and any("settings changed" in line for line in told)
-    assert not (root / "rgb" / "toy_train_00001.mp4").exists() and (root / "mine.txt").exists()
+    for path, stamp in stamps.items():
+        assert path.stat().st_mtime_ns == stamp, f"{path.name} was written again"
+
+    others = {**settings, "seed": 1, "train": 1}
+    assert tree.make_toy(root, others, workers=1, progress=told.append) > 0
+    assert any("settings changed" in line for line in told)
+    assert fingerprint(root) != first
+    assert not (root / "rgb" / "toy_train_00001.mp4").exists(), "a clip of the old settings is left"
+    assert (root / "mine.txt").exists()
 
 
-@pytest.mark.parametrize("name, text", [("Diving48_vocab.json", "[]"), ("rgb/mine.mp4", "video"),
-                                        ("toy.json", "{"), ("toy.json", '{"hash": "other"}')])
+@pytest.mark.parametrize("name, text", [
+    ("Diving48_vocab.json", "[]"),
+    ("rgb/mine.mp4", "video"),
+    ("toy.json", "{"),
+    ("toy.json", '{"hash": "other"}'),
+])
 def test_other_data_is_never_overwritten(tmp_path, name, text):
+    """A folder with data and without a toy.json of ours is refused, and stays as it was."""
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     with pytest.raises(ValueError, match="no valid toy.json. Expected.*Give another --root"):
         tree.make_toy(tmp_path, SMALL)
-    assert path.read_text() == text and not list(tmp_path.rglob("*.npz"))
+    assert path.read_text() == text
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_a_failing_worker_is_reported(tmp_path, capfd):
+    """The command says where it stopped; the worker's own traceback says why."""
     settings = {**SMALL, "train": 2, "val": 0, "test": 0, "fps": 0}
     with pytest.raises(OSError, match="stopped at clip 0 of 2. Expected.*Run the command again"):
         tree.make_toy(tmp_path / "x", settings, workers=1)
@@ -250,151 +309,253 @@ def test_a_failing_worker_is_reported(tmp_path, capfd):
 
 
 def test_files_get_their_names_when_whole_and_on_disk(tmp_path, monkeypatch):
-    """The bytes are on disk before they get the name; a full disk leaves the old file."""
-    path, calls = tmp_path / "a.json", []
-    tree.write(path, [1, 2])
-    sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("fsync"), sync(file)))
-    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("name"), replace(*names)))
+    """The bytes are on disk before they get the name."""
+    path = tmp_path / "a.json"
+    calls = []
+    sync = os.fsync
+    replace = os.replace
+
+    def noted_sync(file):
+        calls.append("fsync")
+        sync(file)
+
+    def noted_replace(*names):
+        calls.append("name")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
     tree.write(path, b"3")
-    assert calls == ["fsync", "name"] and path.read_bytes() == b"3"
+    assert calls == ["fsync", "name"]
+    assert path.read_bytes() == b"3"
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    """And no part of the new one."""
+    path = tmp_path / "a.json"
+    tree.write(path, [1, 2])
 
     def full(file):
         raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         tree.write(path, b"4")
-    assert path.read_bytes() == b"3" and list(tmp_path.iterdir()) == [path]
-    path.unlink()                                             # a part alone is no one's data, nor
-    (tmp_path / ".part.toy.json").write_bytes(b"ha")          # is the lock of a run that was cut
+    assert json.loads(path.read_text()) == [1, 2]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_cut_run_leaves_is_no_ones_data(tmp_path):
+    """A folder with a part and the lock alone is free to be filled."""
+    (tmp_path / ".part.toy.json").write_bytes(b"ha")
     (tmp_path / tree.LOCK).touch()
     assert tree.read_note(tmp_path) == {}
 
 
 def test_settings_keep_the_hash_of_made_benchmarks():
+    """The toy's settings are those with which the published runs were trained."""
     text = json.dumps(tree.TOY_SETTINGS, sort_keys=True).encode()
-    assert hashlib.sha256(text).hexdigest().startswith("62ab23c0c7887fc5")
+    assert hashlib.sha256(text).hexdigest().startswith("62ab23c0c7887fc5"), (
+        "every benchmark that was made before is made again; was that meant?")
+
+
+# ---- Labels --------------------------------------------------------------------------------------
+
+def faces_water(label):
+    """Whether the diver looks at the water: with the position, what a single picture can show."""
+    return label[0] in ("Forward", "Reverse")
 
 
 def test_what_models_without_order_or_pictures_can_tell_apart():
-    """What docs/toy.md says: 12 / 16 by poses; 12 / 16 by pictures in no order if the thing is known,
-    and six groups if it is not."""
-    facing = {c: c[0] in ("Forward", "Reverse") for c in TOY_CLASSES}
-    assert len({c[:4] for c in TOY_CLASSES}) == 12
-    assert len({(*c[3:], facing[c]) for c in TOY_CLASSES}) == 12
-    for a, b in ((0, 8), (2, 9), (5, 10), (6, 11)):           # these differ in the direction alone
-        assert TOY_CLASSES[a][1:] == TOY_CLASSES[b][1:]
-        assert facing[TOY_CLASSES[a]] == facing[TOY_CLASSES[b]] and TOY_CLASSES[a] != TOY_CLASSES[b]
-    assert len({(c[3], facing[c]) for c in TOY_CLASSES}) == 6
-    things = Counter(c[4] for c in TOY_CLASSES)
-    assert set(things) == set(THINGS) and set(things.values()) == {4}     # a thing alone tells little
+    """What docs/toy.md says: of 16 labels a pose tells 12 apart; so do pictures in no order if the
+    thing is known, and six groups if it is not."""
+    assert len({label[:4] for label in TOY_CLASSES}) == 12, "a pose shows all but the thing"
+    assert len({(label[3], label[4], faces_water(label)) for label in TOY_CLASSES}) == 12
+    assert len({(label[3], faces_water(label)) for label in TOY_CLASSES}) == 6
+    for a, b in ((0, 8), (2, 9), (5, 10), (6, 11)):
+        assert TOY_CLASSES[a] != TOY_CLASSES[b]
+        assert TOY_CLASSES[a][1:] == TOY_CLASSES[b][1:], "they differ in the direction alone"
+        assert faces_water(TOY_CLASSES[a]) == faces_water(TOY_CLASSES[b])
+
+    labels_with = Counter(label[4] for label in TOY_CLASSES)
+    assert labels_with == {thing: 4 for thing in THINGS}, "a thing alone tells little"
 
 
 def test_labels_are_balanced_and_pairs_differ_in_the_thing_alone():
-    counts = Counter((split, label) for split, _, label, _ in tree.toy_plan(tree.TOY_SETTINGS))
-    assert [counts[s, 3] for s in ("train", "val", "test")] == [110, 15, 20]
-    for split in PEOPLE:
-        assert len({counts[split, k] for k in range(16)}) == 1
+    """As many clips of each label; 0 and 1, 2 and 3, to 6 and 7 have the very same poses."""
+    counts = {split: Counter() for split in PEOPLE}
+    for split, _, label, _ in tree.toy_plan(tree.TOY_SETTINGS):
+        counts[split][label] += 1
+    for split, clips in (("train", 110), ("val", 15), ("test", 20)):
+        assert counts[split] == {label: clips for label in range(16)}
+
     assert len(set(TOY_CLASSES)) == 16
-    for k in range(0, 8, 2):
-        assert TOY_CLASSES[k][:4] == TOY_CLASSES[k + 1][:4] and TOY_CLASSES[k] != TOY_CLASSES[k + 1]
-        first, second = dive_of(k, 5), dive_of(k + 1, 5)      # the same seed: the very same poses
-        for a, b in zip(detected(first), detected(second)):
-            assert np.array_equal(a, b)
+    for label in range(0, 8, 2):
+        assert TOY_CLASSES[label] != TOY_CLASSES[label + 1]
+        assert TOY_CLASSES[label][:4] == TOY_CLASSES[label + 1][:4]
+        keypoints, scores = detected(dive_of(label, 5))
+        others, other_scores = detected(dive_of(label + 1, 5))
+        assert np.array_equal(keypoints, others)
+        assert np.array_equal(scores, other_scores)
 
 
 def test_identities_of_the_splits_are_disjoint():
+    """No person of one split is seen in another, nor in a still."""
     spans = sorted(PEOPLE.values())
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:])) and spans[-1][1] <= STILLS
-    a, b = toy_still(7)[0], toy_still(7 + TOY_HELD_OUT_STILLS)[0]
-    assert a.shape == (96, 128, 3) and a.dtype == np.uint8 and not np.array_equal(a, b)
-    assert np.array_equal(a, toy_still(7)[0])
+    for (_, end), (begin, _) in zip(spans, spans[1:]):
+        assert end <= begin
+    assert spans[-1][1] <= STILLS
 
+
+def test_stills_are_drawn_from_their_number():
+    """The same number is the same still, and the held-out ones are others."""
+    still = toy_still(7)[0]
+    assert still.shape == (96, 128, 3)
+    assert still.dtype == np.uint8
+    assert np.array_equal(still, toy_still(7)[0])
+    assert not np.array_equal(still, toy_still(7 + TOY_HELD_OUT_STILLS)[0])
+
+
+# ---- Bodies --------------------------------------------------------------------------------------
 
 def drawn_body(dive, t, centre, points):
     """Pixels (96, 128) that the diver covers, drawn alone on white."""
-    picture, image = Picture(dive, t, centre), Image.new("RGB", (W, H), "white")
+    picture = Picture(dive, t, centre)
+    image = Image.new("RGB", (W, H), "white")
     picture.draw = ImageDraw.Draw(image)
     picture.body(points)
     return (np.asarray(image.reduce(SS)) < 250).any(-1)
 
 
+def around(body, x, y):
+    """Whether the body covers pixel (x, y) or one beside it."""
+    return body[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].any()
+
+
 @pytest.mark.parametrize("label", [0, 3, 4, 7, 9, 13])
 def test_joints_lie_on_the_drawn_body(label):
+    """Where a joint is in the picture there is a body, and so at the middle of each limb."""
     dive = dive_of(label, label)
     centres, points = dive.seen(TIMES)
     keypoints, scores = detected(dive, CLEAN)
-    inside = total = 0
+    assert (scores > 0).all()
+
+    looked_at = 0
     for i in range(0, 32, 3):
         body = drawn_body(dive, TIMES[i], centres[i], points[i])
+        assert body.mean() < .2, "a body that is everywhere proves nothing"
         for x, y in np.rint(keypoints[i]).astype(int):
             if 0 <= x < 128 and 0 <= y < 96:
-                total += 1
-                inside += bool(body[max(y - 1, 0):y + 2, max(x - 1, 0):x + 2].any())
-        assert body.mean() < .2
-        for start, end, *_ in LIMBS:                          # and so does the middle of each limb
-            for x, y in np.rint((points[i, start, :2] + points[i, end, :2]) / 2 - .5).astype(int):
+                looked_at += 1
+                assert around(body, x, y), f"frame {i}: no body at the joint ({x}, {y})"
+        for start, end, *_ in LIMBS:
+            middle = (points[i, start, :2] + points[i, end, :2]) / 2 - .5
+            for x, y in np.rint(middle).astype(int):
                 if 1 <= x < 127 and 1 <= y < 95:
-                    total, inside = total + 1, inside + body[y - 1:y + 2, x - 1:x + 2].any()
-    assert inside == total > 150 and (scores > 0).all()
+                    looked_at += 1
+                    assert around(body, x, y), f"frame {i}: no body at the limb ({x}, {y})"
+    assert looked_at > 150, "the diver is hardly in the picture"
 
 
-def test_limbs_keep_their_lengths_and_divers_do_their_dive():
-    for label in range(16):
-        dive = dive_of(label, label)
-        joints = dive.joints(np.arange(200) / 100)
-        for a, b in ((5, 7), (7, 9), (13, 15), (11, 13), (5, 6), (11, 12)):
-            length = np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)
-            assert np.ptp(length) < .02 * length.mean()
-        before = np.arange(200) / 100 < dive.t_off
-        assert joints[before, :19, 1].min() > -.05            # above the board before the jump
-        spine = joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1)
-        turned = np.unwrap(np.arctan2(spine[:, 1], spine[:, 0]))
-        off, entry = int(dive.t_off * 100), int((dive.t_off + dive.t_air) * 100) + 1
-        turns = (turned[entry] - turned[off]) / (2 * np.pi)
-        assert abs(turns - dive.turn * dive.somersaults) < .06
-        assert joints[entry, 9, 1] < joints[entry, 15, 1]     # hands first
+@pytest.mark.parametrize("label", range(16))
+def test_limbs_keep_their_lengths_and_divers_do_their_dive(label):
+    """From the board, with as many somersaults as the label says, into the water hands first."""
+    dive = dive_of(label, label)
+    times = np.arange(200) / 100
+    joints = dive.joints(times)
+    for a, b in ((5, 7), (7, 9), (13, 15), (11, 13), (5, 6), (11, 12)):
+        length = np.linalg.norm(joints[:, a] - joints[:, b], axis=-1)
+        assert np.ptp(length) < .02 * length.mean(), f"from joint {a} to {b} the length changes"
 
+    on_board = times < dive.t_off
+    assert joints[on_board, :19, 1].min() > -.05, "below the board before the jump"
+    off = int(dive.t_off * 100)
+    entry = int((dive.t_off + dive.t_air) * 100) + 1
+    spine = joints[:, 5:7].mean(1) - joints[:, 11:13].mean(1)
+    angle = np.unwrap(np.arctan2(spine[:, 1], spine[:, 0]))
+    turns = (angle[entry] - angle[off]) / (2 * np.pi)
+    assert abs(turns - dive.turn * dive.somersaults) < .06, "another number of somersaults"
+    assert joints[entry, 9, 1] < joints[entry, 15, 1], "the feet enter the water first"
+
+
+def test_clips_begin_at_different_moments_of_a_dive():
+    """Up to a quarter of a second early or late; 32 frames, 16 a second."""
+    starts = []
+    for number in range(64):
+        times = tree.toy_times(dive_of(number % 16, number), tree.TOY_SETTINGS)
+        assert len(times) == 32
+        assert np.allclose(np.diff(times), 1 / 16)
+        starts.append(times[0])
+    assert -.25 <= min(starts) < -.2
+    assert .2 < max(starts) <= .25
+
+
+# ---- A detector's faults -------------------------------------------------------------------------
 
 def test_noise_is_a_detectors():
+    """A pixel or so for most joints, far off for some, and a few per cent that are not found."""
     settings = {**tree.TOY_SETTINGS, "legs_lost": 0, "sides_swapped": 0, "wrong_person": 0}
-    errors, missing = [], []
-    for k in range(32):
-        dive = dive_of(k % 16, k)
-        points = dive.seen(tree.toy_times(dive, settings))[1][:, :17]
+    errors = []
+    missing = []
+    for number in range(32):
+        dive = dive_of(number % 16, number)
+        _, points = dive.seen(tree.toy_times(dive, settings))
+        true = points[:, :17, :2] - .5
         keypoints, scores = detected(dive, settings)
-        seen = scores > 0
-        errors.append(np.linalg.norm(keypoints - (points[..., :2] - .5), axis=-1)[seen])
-        missing.append(1 - seen.mean())
-        assert (keypoints[~seen] == 0).all() and scores.max() <= 1 and scores[seen].min() >= .05
+        found = scores > 0
+        assert (keypoints[~found] == 0).all(), "a joint that is not found has a place"
+        assert scores.max() <= 1
+        assert scores[found].min() >= .05
+        errors.append(np.linalg.norm(keypoints - true, axis=-1)[found])
+        missing.append(1 - found.mean())
+
     errors = np.concatenate(errors)
-    assert .4 < np.median(errors) < 2 and .01 < (errors > 6).mean() < .15
+    assert .4 < np.median(errors) < 2
+    assert .01 < (errors > 6).mean() < .15
     assert .03 < np.mean(missing) < .12
 
 
+class Faulty(NamedTuple):
+    """A dive whose poses have one fault, in all that can have it."""
+    dive: Dive
+    clean: np.ndarray                             # keypoints without the fault
+    keypoints: np.ndarray
+    scores: np.ndarray
+
+
 def faulty(fault):
-    """Dives with a fault alone, always: (dive, clean joints, keypoints, scores) of each."""
-    for k in range(16):
-        dive = dive_of(k, k)
-        yield (dive, *detected(dive, CLEAN)[:1], *detected(dive, {**CLEAN, fault: 1}))
+    """Sixteen dives with a fault alone, always."""
+    dives = []
+    for number in range(16):
+        dive = dive_of(number, number)
+        clean, _ = detected(dive, CLEAN)
+        keypoints, scores = detected(dive, {**CLEAN, fault: 1})
+        dives.append(Faulty(dive, clean, keypoints, scores))
+    return dives
 
 
 def one_stretch(frames):
     """Whether the true entries of (n,) bool are neighbours, 5 to 10 of them or up to the end."""
     found = np.flatnonzero(frames)
-    return (np.diff(found) == 1).all() and (5 <= len(found) <= 10 or found[-1] == len(frames) - 1)
+    if not (np.diff(found) == 1).all():
+        return False
+    return 5 <= len(found) <= 10 or found[-1] == len(frames) - 1
 
 
 def test_legs_are_lost_in_the_air():
+    """For a stretch from the jump or the first half of the flight on; the rest stays as it was."""
     for dive, clean, keypoints, scores in faulty("legs_lost"):
         lost = (scores[:, 13:17] == 0).all(1)
-        assert one_stretch(lost) and (scores[:, :13] > 0).all()
-        assert (scores[~lost] > 0).all() and np.array_equal(keypoints[~lost], clean[~lost])
+        assert one_stretch(lost)
+        assert (scores[:, :13] > 0).all(), "more than the legs is lost"
+        assert (scores[~lost] > 0).all()
+        assert np.array_equal(keypoints[~lost], clean[~lost])
         begins = TIMES[np.flatnonzero(lost)[0]]
         assert dive.t_off - 1 / 16 <= begins <= dive.t_off + .5 * dive.t_air
 
 
 def test_left_and_right_change_places_for_a_stretch():
+    """Each joint has its partner's place there, and its own before and after."""
     mirror = list(joint_set(TOY_JOINTS).flip_index)
     for _, clean, keypoints, _ in faulty("sides_swapped"):
         changed = (keypoints != clean).any((1, 2))
@@ -402,130 +563,178 @@ def test_left_and_right_change_places_for_a_stretch():
         assert np.array_equal(keypoints[changed], clean[changed][:, mirror])
 
 
-def test_clips_begin_at_different_moments_of_a_dive():
-    starts = [tree.toy_times(dive_of(k % 16, k), tree.TOY_SETTINGS)[0] for k in range(64)]
-    assert min(starts) < -.2 and max(starts) > .2 and max(map(abs, starts)) <= .25
-    times = tree.toy_times(dive_of(0), tree.TOY_SETTINGS)
-    assert np.allclose(np.diff(times), 1 / 16) and len(times) == 32
-
-
 def test_a_spectator_is_taken_for_the_diver_and_is_in_the_picture():
-    seen = 0
+    """For a stretch the joints are surely those of a person who is drawn."""
+    with_spectator = 0
     for dive, clean, keypoints, scores in faulty("wrong_person"):
+        assert (scores > 0).all(), "the detector is sure of it"
         wrong = (np.abs(keypoints - clean) > 1e-6).any((1, 2))
-        assert (scores > 0).all()                             # the detector is sure of it
-        if not wrong.any():                                   # no spectator is in sight
+        if not wrong.any():                       # no spectator is in sight
             continue
-        seen += 1
+        with_spectator += 1
         assert one_stretch(wrong)
-        people = [c for c in dive.clutter if c.shape == "spectator"]
-        centres, _ = dive.seen(TIMES)
-        near = [np.abs(dive.behind(c, centres) - .5 - keypoints[:, 5:7].mean(1))[wrong].max()
-                for c in people]
-        assert min(near) < .02, "the joints are those of no spectator"
-    assert seen > 8
 
+        centres, _ = dive.seen(TIMES)
+        shoulders = keypoints[:, 5:7].mean(1)
+        distances = []
+        for thing in dive.clutter:
+            if thing.shape == "spectator":
+                apart = np.abs(dive.behind(thing, centres) - .5 - shoulders)
+                distances.append(apart[wrong].max())
+        assert min(distances) < .02, "the joints are those of no spectator"
+    assert with_spectator > 8
+
+
+# ---- Pictures ------------------------------------------------------------------------------------
 
 def test_stills_have_no_doubles_and_clips_have():
-    for k in range(8):
-        dive = dive_of(k, k)
-        things = Counter(c.thing for c in dive.clutter)
-        assert sum(things[name] > 0 for name in THINGS) >= 3, "one kind is all around"
+    """The hall of a clip is full of things of all kinds; a still shows the diver's own alone."""
+    for number in range(8):
+        dive = dive_of(number, number)
+        things = Counter(one.thing for one in dive.clutter)
+        kinds = [name for name in THINGS if things[name] > 0]
+        assert len(kinds) >= 3, "one kind is all around"
         assert sum(things[name] for name in THINGS) >= 24
-        assert "spectator" in {c.shape for c in dive.clutter}
-        still = Dive(TOY_CLASSES[k], dive.seed, diver=5, scene=5, camera=5, crowded=False)
-        assert not any(c.thing for c in still.clutter)
+        assert "spectator" in {one.shape for one in dive.clutter}
+
+        still = Dive(TOY_CLASSES[number], dive.seed, diver=5, scene=5, camera=5, crowded=False)
+        assert not any(one.thing for one in still.clutter)
 
 
 def test_parts_lie_where_the_body_is_drawn():
-    for k in range(0, 16, 3):
-        dive = dive_of(k, k)
+    """The seven parts of a body and the thing, each at a place that is covered."""
+    for label in range(0, 16, 3):
+        dive = dive_of(label, label)
+        thing = dive.thing.lower()
         centres, points = dive.seen(TIMES)
         for i in (4, 14, 18):
             body = drawn_body(dive, TIMES[i], centres[i], points[i])
-            places, numbers = toy_parts(points[i, :, :2], dive.thing.lower())
-            assert {PARTS[n] for n in numbers} == {*list(PARTS)[:7], dive.thing.lower()}
+            places, numbers = toy_parts(points[i, :, :2], thing)
+            assert {PARTS[number] for number in numbers} == {*list(PARTS)[:7], thing}
             for x, y in np.rint(places - .5).astype(int):
                 if 1 <= x < 127 and 1 <= y < 95:
-                    assert body[y - 1:y + 2, x - 1:x + 2].any()
+                    assert around(body, x, y), f"label {label}, frame {i}: no body at ({x}, {y})"
 
 
 def test_the_apparatus_is_seen_early():
+    """In each of a clip's first frames, in its middle: another colour changes the picture."""
     for label in range(0, 16, 3):
         dive = dive_of(label, 3 * label)
-        blank = dive_of(label, 3 * label)
-        blank.board_rgb = blank.post_rgb = (255.0, 0.0, 255.0)
+        pink = dive_of(label, 3 * label)
+        pink.board_rgb = (255.0, 0.0, 255.0)
+        pink.post_rgb = (255.0, 0.0, 255.0)
         centres, points = dive.seen(TIMES[:8])
         for i in range(8):
-            a, b = (toy_frame(d, TIMES[i], centres[i], points[i]).astype(int)
-                    for d in (dive, blank))
-            changed = np.abs(a - b).sum(-1) > 30
-            assert changed[:, 24:104].sum() > 60, (label, i)
+            frame = toy_frame(dive, TIMES[i], centres[i], points[i]).astype(int)
+            other = toy_frame(pink, TIMES[i], centres[i], points[i]).astype(int)
+            changed = np.abs(frame - other).sum(-1) > 30
+            assert changed[:, 24:104].sum() > 60, f"label {label}, frame {i}"
+
+
+# ---- Captions and stills -------------------------------------------------------------------------
+
+def parts_of(caption):
+    return [part.lower() for part in caption.split(", ")]
 
 
 def test_captions_are_true_and_say_what_they_mention():
-    rng, words = np.random.default_rng(0), set(TOY_WORDS)
-    seen = {name: Counter() for name in TOY_ATTRIBUTES}
-    for seed in range(120):
+    """An attribute that the mask says is mentioned once, in one of its ways; no other is."""
+    rng = np.random.default_rng(0)
+    words = set(TOY_WORDS)
+    for seed in range(60):
         attributes = toy_still(seed)[1]
         vector = toy_vector(attributes)
-        for name, value in attributes.items():
-            seen[name][value] += 1
         for _ in range(4):
             text, mask = toy_captions(attributes, rng)
-            assert mask.shape == vector.shape and mask.any() and (vector[mask] > 0).all()
-            assert set(text.lower().replace(",", " ").split()) <= words
-            said = {name for name, m in zip(TOY_ATTRIBUTES, mask) if m}
-            for name in TOY_ATTRIBUTES:                       # said: one of the ways; unsaid: none
-                parts = [p.lower() for p in text.split(", ")]
-                ways = {w for value in TOY_PHRASES[name].values() for w in value}
-                told = [p for p in parts if p in ways]
-                assert (len(told) == 1) == (name in said)
-                assert all(p in TOY_PHRASES[name][attributes[name]] for p in told)
-    for name in ("thing", "position"):
-        assert seen[name][""] < 90 and min(seen[name][value] for value in TOY_PHRASES[name]) > 6
-    assert len(set(WAYS)) == len(WAYS)                        # no phrase means two things
+            assert mask.shape == vector.shape
+            assert mask.any(), "a caption that says nothing"
+            assert (vector[mask] > 0).all(), "it says what the still does not show"
+            assert set(text.lower().replace(",", " ").split()) <= words, "an unknown word"
+            for name, is_said in zip(TOY_ATTRIBUTES, mask):
+                ways = {way for ways in TOY_PHRASES[name].values() for way in ways}
+                told = [part for part in parts_of(text) if part in ways]
+                assert len(told) == int(is_said), f"{name} in {text!r}"
+                for part in told:
+                    assert part in TOY_PHRASES[name][attributes[name]], f"{part!r} is not true"
+
+
+def test_stills_show_each_thing_and_position():
+    """Often enough to learn it, and often neither."""
+    seen = {"thing": Counter(), "position": Counter()}
+    for seed in range(120):
+        attributes = toy_still(seed)[1]
+        for name in seen:
+            seen[name][attributes[name]] += 1
+    for name, counts in seen.items():
+        assert counts[""] < 90, f"{name} is hardly ever seen"
+        for value in TOY_PHRASES[name]:
+            assert counts[value] > 6, f"{value} is hardly ever seen"
+
+
+def test_no_phrase_means_two_things():
+    """Each way to say something stands in the list of ways once."""
+    assert len(set(WAYS)) == len(WAYS)
 
 
 def test_paraphrases_say_the_same_facts_twice():
-    rng, counts = np.random.default_rng(0), np.zeros((5, 5), int)
+    """Two texts with the same facts of a label, in any of their ways; all values are drawn."""
+    rng = np.random.default_rng(0)
+    counts = np.zeros((5, 5), int)
     for _ in range(300):
         *texts, facts = toy_paraphrase(rng)
-        assert facts.shape == (5,) and facts.any()
-        assert texts[0][0] in "FBRIDNTPHC1"                   # capital or digit
+        assert facts.shape == (5,)
+        assert facts.any()
+        assert texts[0][0] in "FBRIDNTPHC1", "a label begins with a capital or a digit"
         for text in texts:
-            parts = [part.lower() for part in text.split(", ")]
             for name, fact in zip(LABEL, facts):
-                ways = {way: value for value, ways in TOY_PHRASES[name].items() for way in ways}
-                said = [ways[part] for part in parts if part in ways]
-                assert said == [TOY_ATTRIBUTES[name][fact]] * int(fact > 0)
+                value_of = {}
+                for value, ways in TOY_PHRASES[name].items():
+                    for way in ways:
+                        value_of[way] = value
+                said = [value_of[part] for part in parts_of(text) if part in value_of]
+                want = [TOY_ATTRIBUTES[name][fact]] if fact else []
+                assert said == want, f"{name} in {text!r}"
         counts[np.arange(5), facts] += 1
-    assert all((counts[i, :len(TOY_ATTRIBUTES[name])] > 20).all() for i, name in enumerate(LABEL))
+    for row, name in zip(counts, LABEL):
+        assert (row[:len(TOY_ATTRIBUTES[name])] > 20).all(), f"a value of {name} is hardly drawn"
 
 
 def test_what_a_still_shows_agrees_with_the_body():
+    """On the board one stands upright and has no position; who enters the water is head down."""
     for seed in range(40):
         attributes = toy_still(seed)[1]
         if attributes["stage"] == "board":
-            assert attributes["position"] == "" and attributes["head"] in ("up", "")
-            assert attributes["apparatus"] != "none" and attributes["facing"]
+            assert attributes["position"] == ""
+            assert attributes["head"] in ("up", "")
+            assert attributes["apparatus"] != "none"
+            assert attributes["facing"]
         if attributes["stage"] == "entry":
-            assert attributes["water"] != "dry" and attributes["head"] in ("down", "")
+            assert attributes["water"] != "dry"
+            assert attributes["head"] in ("down", "")
 
 
-def test_the_sheet_shows_the_clips_and_their_joints(tmp_path, capsys):
+def test_the_sheet_shows_the_clips_and_their_joints(tmp_path):
+    """A row of frames for each clip, with joints on them; below is the clip's own picture."""
     path = tmp_path / "new" / "sheet.png"
     assert show.main(["--out", str(path), "--clips", "2", "--first", "5"]) == 0
     image = np.asarray(Image.open(path))
     assert image.shape == (2 * (96 + show.LINE), 8 * 128, 3)
-    bare = np.asarray(show.sheet(2, 5, settings={**tree.TOY_SETTINGS, "frame_drop": 1}))
+
+    without_joints = {**tree.TOY_SETTINGS, "frame_drop": 1}
+    bare = np.asarray(show.sheet(2, 5, settings=without_joints))
     dive = dive_of(5, 5)
     times = tree.toy_times(dive, tree.TOY_SETTINGS)
     centres, points = dive.seen(times)
     frame = toy_frame(dive, times[2], centres[2], points[2])
-    assert np.array_equal(bare[show.LINE:show.LINE + 96, :128], frame), "not the clip's frame"
-    assert not np.array_equal(image[show.LINE:show.LINE + 96], bare[show.LINE:show.LINE + 96])
-    for flags in (["--clips", "0"], ["--first", "-1"], ["--clips", "501"], ["--first", "1755"]):
-        assert show.main(["--out", str(tmp_path / "no.png"), *flags]) == 2
-        assert "Expected 1 to 500 clips" in capsys.readouterr().err
+    row = slice(show.LINE, show.LINE + 96)
+    assert np.array_equal(bare[row, :128], frame), "not the clip's frame"
+    assert not np.array_equal(image[row], bare[row]), "no joint is drawn"
+
+
+@pytest.mark.parametrize("flags", [
+    ["--clips", "0"], ["--first", "-1"], ["--clips", "501"], ["--first", "1755"]])
+def test_a_sheet_of_no_clips_is_refused(flags, tmp_path, capsys):
+    """Fewer than one, more than can be seen, and beyond the last clip."""
+    assert show.main(["--out", str(tmp_path / "no.png"), *flags]) == 2
+    assert "Expected 1 to 500 clips" in capsys.readouterr().err
     assert not (tmp_path / "no.png").exists()

@@ -1,4 +1,4 @@
-"""How train.py puts its formulas to use: what a run does with its schedule, groups, seeds and order.
+"""How train.py uses its formulas: what a run does with its schedule, groups, seeds and order.
 
 test_train.py shows that the formulas are right; here one short run is watched from outside.
 """
@@ -20,7 +20,8 @@ def watched(tree, tmp_path_factory):
     """A run of 2 epochs x 4 steps, and what was seen of it."""
     seen = SimpleNamespace(seeds=[], index=[], in_training=[], in_evaluation=[], rows=[])
     out = tmp_path_factory.mktemp("watched")
-    real_step, real_evaluate = train.forward_backward, train.evaluate
+    real_step = train.forward_backward
+    real_evaluate = train.evaluate
     patch = pytest.MonkeyPatch()
 
     def step(model, parts, seeds, *rest):
@@ -64,7 +65,7 @@ def test_the_schedule_runs_over_all_epochs(watched):
 
 
 def test_what_starts_from_nothing_learns_at_its_own_rate(watched):
-    """--new-lr 7: seven times the base rate, in the optimizer itself, for adapters and P2V alike."""
+    """--new-lr 7: seven times the base rate, in the optimizer itself, adapters and P2V alike."""
     groups = watched.saved["optimizer"]["param_groups"]
     last = watched.cfg.lr * train.lr_factor(7, warmup=2, total=8)
     rates = {group["name"]: group["lr"] for group in groups}
@@ -81,7 +82,8 @@ def test_no_step_repeats_anothers_random_numbers(watched):
     """Seeds of parts and of losses: other ones in each step of each epoch."""
     for place in range(len(watched.seeds[0])):
         seeds = [step[place] for step in watched.seeds]
-        assert len(set(seeds)) == len(seeds) == 8, "two steps draw the same: is the epoch in the seed?"
+        assert len(set(seeds)) == len(seeds) == 8, \
+            "two steps draw the same: is the epoch in the seed?"
 
 
 def test_training_trains_and_evaluation_does_not(watched):

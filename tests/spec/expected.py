@@ -1,8 +1,9 @@
 """Inputs and right answers, by name: from slow loops where these are at hand, else from files.
 
-`cases("eq3.nt_xent")` gives a list of dicts: the arguments of the function, and under "want" what it
-has to give. In the teacher's repository oracles.py works them out from the equations; in a student's
-copy that file is missing and golden/<mark>.pt holds its results, tensors alone (`weights_only`).
+`cases("eq3.nt_xent")` gives a list of dicts: the arguments of the function, and under "want" what
+it has to give. In the teacher's repository oracles.py works them out from the equations; in a
+student's copy that file is missing and golden/<mark>.pt holds its results, tensors alone
+(`weights_only`).
 """
 import functools
 import importlib.util
@@ -24,6 +25,6 @@ def cases(name):
 
     path = GOLDEN / f"{mark}.pt"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing. Expected the right answers that were handed out "
-                                "with the tests. Fetch the folder tests/spec again.")
+        raise FileNotFoundError(f"{path} is missing. Expected the right answers that were handed "
+                                "out with the tests. Fetch the folder tests/spec again.")
     return torch.load(path, weights_only=True)[name]

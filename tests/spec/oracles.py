@@ -1,8 +1,8 @@
 """Slow loops, written from the equations entry by entry: the teacher's, never handed out.
 
-Each function draws its inputs from a seed and works out, without a single vectorised step where that
-is bearable, what the function under test has to give. `make_cases` collects them for expected.py;
-`python -m classroom make` writes their results into the student's copy instead of this file.
+Each function draws its inputs from a seed and works out, entry by entry wherever that is bearable,
+what the function under test has to give. `make_cases` collects them for expected.py; `python -m
+classroom make` writes their results into the student's copy instead of this file.
 """
 import math
 import sys
@@ -64,7 +64,7 @@ def patch_weight(seed):
     weights = rand(seed, B, T, J) + 0.01
     keypoints = 2.6 * rand(seed + 1, B, T, J, 2) - 1.3
     scores = rand(seed + 2, B, T, J)
-    scores = torch.where(scores < 0.3, 0.0, scores)       # some missing, some seen with little doubt
+    scores = torch.where(scores < 0.3, 0.0, scores)       # some are missing, others uncertain
     want = torch.zeros(B, T, grid * grid, dtype=torch.float64)
     for b in range(B):
         for t in range(T):
@@ -347,11 +347,14 @@ def block(seed):
     n, d, heads = 3, 8, 2
     state = {f"attn.{name}": value for name, value in attention_state(seed, d).items()}
     state.update(layers(seed + 20, d, [], ["ln_1", "ln_2"]))
-    state["mlp.c_fc.weight"], state["mlp.c_fc.bias"] = randn(seed + 30, 4 * d, d), randn(seed, 4 * d)
-    state["mlp.c_proj.weight"], state["mlp.c_proj.bias"] = randn(seed + 31, d, 4 * d), randn(seed, d)
+    state["mlp.c_fc.weight"] = randn(seed + 30, 4 * d, d)
+    state["mlp.c_fc.bias"] = randn(seed, 4 * d)
+    state["mlp.c_proj.weight"] = randn(seed + 31, d, 4 * d)
+    state["mlp.c_proj.bias"] = randn(seed, d)
     x = randn(seed + 33, n, d)
     everything = torch.ones(n, n, dtype=torch.bool)
-    attended, _ = loop_attention(norm(x, state, "ln_1"), attention_state(seed, d), heads, everything)
+    normed = norm(x, state, "ln_1")
+    attended, _ = loop_attention(normed, attention_state(seed, d), heads, everything)
     middle = x + attended
     hidden = linear(norm(middle, state, "ln_2"), state, "mlp.c_fc")
     hidden = hidden * torch.sigmoid(1.702 * hidden)

@@ -21,6 +21,8 @@ def show(x):
 def close(got, want, why, tol=1e-6):
     """Fail with `why` unless two tensors (or numbers) agree up to `tol`.
 
+    Of numbers beyond 1, `tol` is a part of the largest of them.
+
     why: the rule that is broken and where to look, in words for the one who wrote `got`.
     """
     __tracebackhide__ = True
@@ -107,5 +109,6 @@ def worked_example_holds(thing, module):
     holds(tried > 0, f"{thing.__qualname__} has lost the worked example of its docstring.")
     lines = [line for line in "".join(said).splitlines() if not line.startswith(("File ", "****"))]
     numbers = "\n".join(lines)
-    holds(runner.failures == 0, f"The worked example in the docstring of {thing.__qualname__} comes "
-          f"out otherwise. It is small enough to redo by hand.\n{numbers}")
+    holds(runner.failures == 0,
+          f"The worked example in the docstring of {thing.__qualname__} "
+          f"comes out otherwise. It is small enough to redo by hand.\n{numbers}")

@@ -33,16 +33,17 @@ def test_attention_matches_loops():
     """Outputs of random sequences, with one, two and four heads, with and without a mask."""
     for number in range(len(cases("clip.attention"))):
         module, case = attention_of(number)
-        close(module(case["x"], case["mask"]), case["want"], "Attention differs from a loop over "
-              "queries and heads: softmax(q k^T / sqrt(c)) v, c = d / heads. The rows of in_proj are "
-              "q, then k, then v; a head has c neighbouring entries of each.")
+        close(module(case["x"], case["mask"]), case["want"],
+              "Attention differs from a loop over queries and heads: softmax(q k^T / sqrt(c)) v, c "
+              "= d / heads. The rows of in_proj are q, then k, then v; a head has c neighbouring "
+              "entries of each.")
 
 
 def test_every_token_sees_all_without_a_mask():
     """No mask is a mask that is true everywhere."""
     module, case = attention_of(0)
-    close(module(case["x"]), module(case["x"], torch.ones(4, 4).bool()), "Without a mask every token "
-          "may be looked at.")
+    close(module(case["x"]), module(case["x"], torch.ones(4, 4).bool()),
+          "Without a mask every token may be looked at.")
 
 
 def test_true_in_the_mask_may_be_looked_at():
@@ -50,8 +51,9 @@ def test_true_in_the_mask_may_be_looked_at():
     module, case = attention_of(0)
     x = case["x"]
     v = x @ module.in_proj_weight[16:].T + module.in_proj_bias[16:]
-    close(module(x, torch.eye(4).bool()), module.out_proj(v), "mask: true = may be looked at, rows are "
-          "queries. With the identity a token sees itself alone. Is the mask the wrong way round?")
+    close(module(x, torch.eye(4).bool()), module.out_proj(v),
+          "mask: true = may be looked at, rows are queries. With the identity a token sees itself "
+          "alone. Is the mask the wrong way round?")
 
 
 def test_class_weights_are_token_0s_shares():
@@ -59,22 +61,24 @@ def test_class_weights_are_token_0s_shares():
     for number in range(len(cases("clip.attention"))):
         module, case = attention_of(number)
         _, got = module(case["x"], case["mask"], need_weights=True)
-        close(got, case["class_weights"], "class_weights are row 0 of softmax(q k^T / sqrt(c)), the "
-              "mean over heads (not one head, not the sum), with the mask.", tol=1e-5)
+        close(got, case["class_weights"],
+              "class_weights are row 0 of softmax(q k^T / sqrt(c)), the mean over heads (not one "
+              "head, not the sum), with the mask.", tol=1e-5)
 
 
 def test_class_weights_sum_to_1():
     """For every sequence."""
     module, case = attention_of(2)
     _, got = module(case["x"], need_weights=True)
-    close(got.sum(-1), torch.ones(2), "Shares sum to 1 over the tokens that are looked at.", tol=1e-5)
+    close(got.sum(-1), torch.ones(2),
+          "Shares sum to 1 over the tokens that are looked at.", tol=1e-5)
 
 
 def test_asking_for_weights_changes_nothing():
     """The output is the same with and without."""
     module, case = attention_of(1)
-    close(module(case["x"], need_weights=True)[0], module(case["x"]), "need_weights must only add a "
-          "second result.")
+    close(module(case["x"], need_weights=True)[0], module(case["x"]),
+          "need_weights must only add a second result.")
 
 
 def test_leading_axes_are_free():
@@ -92,8 +96,8 @@ def test_a_transposed_view_gives_the_same():
     """Attention over time hands a view whose axes are exchanged."""
     module, _ = attention_of(0)
     x = randn(3, 2, 4, 3, 8)
-    close(module(x.transpose(1, 2)), module(x.transpose(1, 2).contiguous()), "A transposed view must "
-          "give what its copy gives.")
+    close(module(x.transpose(1, 2)), module(x.transpose(1, 2).contiguous()),
+          "A transposed view must give what its copy gives.")
 
 
 def test_attention_gradients():
@@ -109,9 +113,9 @@ def test_block_matches_loops():
     """x + attn(ln_1(x)), then x + mlp(ln_2(x))."""
     for case in cases("clip.block"):
         module = fill(clip_model.ResidualAttentionBlock(8, 2, 1).double(), case["state"])
-        close(module(case["x"]), case["want"], "Pre-norm: x = x + attn(ln_1(x)); x = x + mlp(ln_2(x)). "
-              "Is the norm behind the sum, a residual missing, or the second step fed with the x from "
-              "before the first?")
+        close(module(case["x"]), case["want"],
+              "Pre-norm: x = x + attn(ln_1(x)); x = x + mlp(ln_2(x)). Is the norm behind the sum, "
+              "a residual missing, or the second step fed with the x from before the first?")
 
 
 def silent(case, *names):
@@ -127,8 +131,8 @@ def silent(case, *names):
 def test_block_adds_to_its_tokens():
     """Where attention and MLP give zero, the tokens come back."""
     case = cases("clip.block")[0]
-    close(silent(case, "attn.out_proj", "mlp.c_proj")(case["x"]), case["x"], "Both steps add to x: a "
-          "residual is forgotten.", tol=0)
+    close(silent(case, "attn.out_proj", "mlp.c_proj")(case["x"]), case["x"],
+          "Both steps add to x: a residual is forgotten.", tol=0)
     only_attention = silent(case, "mlp.c_proj")
     want = case["x"] + only_attention.attn(only_attention.ln_1(case["x"]))
     close(only_attention(case["x"]), want, "x + attn(ln_1(x)): is it another norm, or none?")
@@ -141,8 +145,8 @@ def test_the_mlp_sees_what_attention_added():
     """The second step starts from the first one's result."""
     case = cases("clip.block")[0]
     after_attention = silent(case, "mlp.c_proj")(case["x"])
-    close(silent(case)(case["x"]), silent(case, "attn.out_proj")(after_attention), "The MLP reads the x "
-          "that attention has added to, not the one from before.")
+    close(silent(case)(case["x"]), silent(case, "attn.out_proj")(after_attention),
+          "The MLP reads the x that attention has added to, not the one from before.")
 
 
 def test_block_hands_the_mask_on():
@@ -152,8 +156,8 @@ def test_block_hands_the_mask_on():
     mask = torch.ones(3, 3).bool().tril()
     other = case["x"].clone()
     other[2] += randn(8, 8)
-    close(module(other, mask)[:2], module(case["x"], mask)[:2], "The block forgets the mask: a causal "
-          "one must keep later tokens from earlier ones.")
+    close(module(other, mask)[:2], module(case["x"], mask)[:2],
+          "The block forgets the mask: a causal one must keep later tokens from earlier ones.")
 
 
 # ---- Read-outs -----------------------------------------------------------------------------------
@@ -171,7 +175,8 @@ def small_clip():
 def test_an_image_token_is_normed_then_projected():
     """read_out: ln_post, then proj."""
     visual, tokens = small_clip().visual, randn(3, 2, 8)
-    want = nn.functional.layer_norm(tokens, (8,), visual.ln_post.weight, visual.ln_post.bias) @ visual.proj
+    norm = visual.ln_post
+    want = nn.functional.layer_norm(tokens, (8,), norm.weight, norm.bias) @ visual.proj
     close(visual.read_out(tokens), want, "An image is read by ln_post, then proj. Is the norm "
           "forgotten?")
 
@@ -179,10 +184,12 @@ def test_an_image_token_is_normed_then_projected():
 def test_a_text_is_read_from_its_end_token():
     """The end token has the largest number; it is not the last that is no zero."""
     clip = small_clip()
-    tokens = torch.tensor([[START, 320, 0, 0, END, 0, 0, 0]])     # "!" is token 0, inside a text, too
+    # "!" is token 0, inside a text, too.
+    tokens = torch.tensor([[START, 320, 0, 0, END, 0, 0, 0]])
     x = randn(4, 1, 8, 4)
     sentences, words, _ = clip.read_text(x, tokens)
-    want = nn.functional.layer_norm(x, (4,), clip.ln_final.weight, clip.ln_final.bias) @ clip.text_projection
+    norm = clip.ln_final
+    want = nn.functional.layer_norm(x, (4,), norm.weight, norm.bias) @ clip.text_projection
     close(words, want, "Every token goes through ln_final and text_projection.")
     close(sentences, want[:, 4], "The sentence is read at the end token, the largest number of the "
           "row. Counting tokens that are not 0 goes wrong: '!' is token 0.")
@@ -195,12 +202,14 @@ def test_words_are_what_stands_between_start_and_end():
     mask = clip.read_text(randn(5, 2, 8, 4), tokens)[2]
     want = torch.zeros(2, 8).bool()
     want[0, 1:3] = True
-    close(mask.int(), want.int(), "word_mask is true between start and end: neither of these two, no "
-          "padding, but '!' (token 0) inside a text is a word; a text of none has no true.")
+    close(mask.int(), want.int(),
+          "word_mask is true between start and end: neither of these two, no padding, but '!' "
+          "(token 0) inside a text is a word; a text of none has no true.")
 
 
 def test_a_token_sees_itself_and_what_came_before():
     """The causal mask."""
     got = small_clip().causal_mask(3)
-    close(got.int(), torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]]), "causal_mask: true = may be looked "
-          "at, token i sees 0 to i. Yours looks the other way, or at all.")
+    close(got.int(), torch.tensor([[1, 0, 0], [1, 1, 0], [1, 1, 1]]),
+          "causal_mask: true = may be looked at, token i sees 0 to i. Yours looks the other way, "
+          "or at all.")

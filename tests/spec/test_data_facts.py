@@ -28,12 +28,12 @@ def test_worked_example():
 
 def test_video_frames_are_the_middles_of_groups():
     """48 pose frames and 16 video frames: 1, 4, 7, ...; 32 and 4: 4, 12, 20, 28."""
-    close(numbers(sampling.video_frame_index(48, 16)), numbers(range(1, 48, 3)), "A video frame is the "
-          "middle of its T / Tv pose frames: 1, 4, 7, ... of 48.")
-    close(numbers(sampling.video_frame_index(32, 4)), f64(4, 12, 20, 28), "A video frame is the middle "
-          "of its T / Tv pose frames: 4, 12, 20, 28 of 32.")
-    close(numbers(sampling.video_frame_index(5, 5)), numbers(range(5)), "With T = Tv every pose frame "
-          "is a video frame.")
+    close(numbers(sampling.video_frame_index(48, 16)), numbers(range(1, 48, 3)),
+          "A video frame is the middle of its T / Tv pose frames: 1, 4, 7, ... of 48.")
+    close(numbers(sampling.video_frame_index(32, 4)), f64(4, 12, 20, 28),
+          "A video frame is the middle of its T / Tv pose frames: 4, 12, 20, 28 of 32.")
+    close(numbers(sampling.video_frame_index(5, 5)), numbers(range(5)),
+          "With T = Tv every pose frame is a video frame.")
 
 
 def test_two_middles_by_hand():
@@ -48,10 +48,11 @@ def test_instants_match_loops():
     for case in cases("data.instants"):
         at, draws = case["instants"].numpy(), case["draws"].numpy()
         moments = sampling.sample_instants(at, draws)
-        close(numbers(moments), case["want"], "sample_instants differs from a loop over T equal parts "
-              "of the clip and half a gap at both ends.")
-        close(numbers(sampling.nearest(at, case["want"].numpy())), case["frames"], "nearest differs "
-              "from a search through all frames.")
+        close(numbers(moments), case["want"],
+              "sample_instants differs from a loop over T equal parts of the clip and half a gap "
+              "at both ends.")
+        close(numbers(sampling.nearest(at, case["want"].numpy())), case["frames"],
+              "nearest differs from a search through all frames.")
 
 
 @pytest.mark.parametrize("n, T", [(3, 6), (5, 5), (4, 12), (1, 3)])
@@ -59,8 +60,9 @@ def test_each_frame_is_taken_equally_often(n, T):
     """T a multiple of n: every frame as often as the next."""
     at = 0.2 * np.arange(n) + 1.0
     chosen = sampling.nearest(at, sampling.sample_instants(at, np.full(T, 0.5)))
-    close(numbers(np.bincount(chosen, minlength=n)), numbers([T // n] * n), f"{T} moments of {n} frames: "
-          f"each frame is taken {T // n} times. Do first and last frame count half?")
+    close(numbers(np.bincount(chosen, minlength=n)), numbers([T // n] * n),
+          f"{T} moments of {n} frames: each frame is taken {T // n} times. Do first and last frame "
+          "count half?")
 
 
 @pytest.mark.parametrize("n, T", [(9, 3), (15, 5), (21, 7), (10, 2)])
@@ -110,15 +112,16 @@ def test_video_frames_are_taken_at_pose_moments():
 # ---- Crop and joints -----------------------------------------------------------------------------
 
 def test_placed_joints_match_loops():
-    """Joints of random frames in two crops, mirrored in every second case, equal what loops give."""
+    """Joints in two crops, mirrored in every second case, equal what loops give."""
     for case in cases("data.placed"):
         view = data.View(size=tuple(case["view_size"].tolist()), boxes=case["boxes"].numpy(),
                          flip=bool(case["flip"]))
         got, seen = data.place(case["keypoints"].numpy(), case["scores"].numpy(),
                                tuple(case["size"].tolist()), view, case["flip_index"].numpy())
-        close(numbers(got), case["want"], "place differs from a loop over joints: scale to the size "
-              "that frames are converted to, subtract the crop's corner, divide by its side, to "
-              "[-1, 1]; pose files count from the centre of the first pixel.")
+        close(numbers(got), case["want"],
+              "place differs from a loop over joints: scale to the size that frames are converted "
+              "to, subtract the crop's corner, divide by its side, to [-1, 1]; pose files count "
+              "from the centre of the first pixel.")
         close(numbers(seen), case["seen"], "Scores go with their joints, also in a mirror.")
 
 
@@ -126,8 +129,9 @@ def test_the_centre_of_the_first_pixel_lies_half_a_pixel_inside():
     """Pixel 0 of 4: -0.75, not -1."""
     view = data.View(size=(4, 4), boxes=np.array([[0.0, 0, 4, 4]]))
     got, _ = data.place(np.zeros((1, 1, 2)), np.ones((1, 1)), (4, 4), view, np.array([0]))
-    close(numbers(got[0, 0, 0]), f64(-0.75, -0.75), "Pose files count pixels from the centre of the "
-          "first: add half a pixel. -1 is off by that half.")
+    close(numbers(got[0, 0, 0]), f64(-0.75, -0.75),
+          "Pose files count pixels from the centre of the first: add half a pixel. -1 is off by "
+          "that half.")
 
 
 def test_a_mirror_exchanges_left_and_right():
@@ -135,9 +139,11 @@ def test_a_mirror_exchanges_left_and_right():
     view = data.View(size=(4, 4), boxes=np.array([[0.0, 0, 4, 4]]), flip=True)
     joints = np.array([[[0.0, 0.0], [3.0, 1.0]]])
     got, scores = data.place(joints, np.array([[0.2, 0.9]]), (4, 4), view, np.array([1, 0]))
-    close(numbers(got[0, 0]), f64([-0.75, -0.25], [0.75, -0.75]), "In a mirror x changes its sign, and "
-          "the joints of the two sides change places: flip_index.")
-    close(numbers(scores[0, 0]), f64(0.9, 0.2), "In a mirror the scores change places with the joints.")
+    close(numbers(got[0, 0]), f64([-0.75, -0.25], [0.75, -0.75]),
+          "In a mirror x changes its sign, and the joints of the two sides change places: "
+          "flip_index.")
+    close(numbers(scores[0, 0]), f64(0.9, 0.2),
+          "In a mirror the scores change places with the joints.")
 
 
 def spot(x, y, width, height):
@@ -155,7 +161,8 @@ def where_it_is(image):
     return f64((weight.sum(0) * at).sum() / weight.sum(), (weight.sum(1) * at).sum() / weight.sum())
 
 
-@pytest.mark.parametrize("draws", [(0.2, 0.1, 0.4, 0.6), (0.9, 0.9, 0.5, 0.5), (0.5, 0.5, 0.3, 0.7)])
+@pytest.mark.parametrize("draws", [(0.2, 0.1, 0.4, 0.6), (0.9, 0.9, 0.5, 0.5),
+                                   (0.5, 0.5, 0.3, 0.7)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_joint_stays_on_its_pixel(draws, flip):
     """A dot and a joint at one place: after a training crop they are at one place again."""
@@ -174,7 +181,7 @@ def test_a_joint_stays_on_its_pixel(draws, flip):
 
 @pytest.mark.parametrize("S", [40, 380])
 def test_a_training_crop_keeps_the_share_that_was_drawn(S):
-    """Area between crop_area and 1, sides between 3/4 and 4/3, inside of the frame; reduced or enlarged."""
+    """Inside of the frame, sides between 3/4 and 4/3; of crops that are reduced or enlarged."""
     for seed in range(30):
         H, W = 300, 400
         draws = np.random.default_rng(seed).random(5)
@@ -185,11 +192,12 @@ def test_a_training_crop_keeps_the_share_that_was_drawn(S):
         holds(x0 >= 0 and y0 >= 0 and x1 <= w and y1 <= h, "The crop leaves the frame.")
         share = across * down
         want = 0.5 + 0.5 * draws[0]
-        holds(share <= want + 0.03 and share >= 0.4, f"A crop of {share:.2f} of the frame, where the "
-              f"draw says {want:.2f}: draws[0] spreads over [crop_area, 1].")
+        holds(share <= want + 0.03 and share >= 0.4,
+              f"A crop of {share:.2f} of the frame, where the draw says {want:.2f}: draws[0] "
+              "spreads over [crop_area, 1].")
         ratio = across * W / (down * H)
-        holds(0.72 <= ratio <= 1.39 or across > 0.98 or down > 0.98, f"A crop with sides in the ratio "
-              f"{ratio:.2f}: it lies in [3/4, 4/3].")
+        holds(0.72 <= ratio <= 1.39 or across > 0.98 or down > 0.98,
+              f"A crop with sides in the ratio {ratio:.2f}: it lies in [3/4, 4/3].")
         holds(view.flip == (draws[4] < 0.5), "Half of the draws mirror: draws[4] < 0.5.")
 
 
@@ -197,10 +205,10 @@ def test_test_crops_by_hand():
     """100 x 200 to a short side of 50: three squares at 0, 25 and 50 of the long one."""
     view = data.test_view(100, 200, 50, 3)
     close(f64(*view.size), f64(50, 100), "The short side becomes S, the other follows.")
-    close(numbers(view.boxes), f64([0, 0, 50, 50], [25, 0, 75, 50], [50, 0, 100, 50]), "Three crops: "
-          "left, centre, right.")
+    close(numbers(view.boxes), f64([0, 0, 50, 50], [25, 0, 75, 50], [50, 0, 100, 50]),
+          "Three crops: left, centre, right.")
     view = data.test_view(200, 100, 50, 3)
-    close(numbers(view.boxes), f64([0, 0, 50, 50], [0, 25, 50, 75], [0, 50, 50, 100]), "Of a portrait: "
-          "top, middle, bottom.")
+    close(numbers(view.boxes), f64([0, 0, 50, 50], [0, 25, 50, 75], [0, 50, 50, 100]),
+          "Of a portrait: top, middle, bottom.")
     view = data.test_view(100, 200, 50, 1)
     close(numbers(view.boxes), f64([25, 0, 75, 50]), "One view is the centre.")

@@ -38,7 +38,7 @@ def test_m_matches_loops():
         got = pevl.patch_weight(case["joint_weights"], case["keypoints"], case["scores"],
                                 int(case["grid"]))
         close(got, case["want"], "M of Eq. (1) differs from a loop over the joints, although the "
-              "facts above may hold: look at edges, and at joints outside of the frame.")
+              "facts beside this one may hold: look at edges, and at joints outside of the frame.")
 
 
 def test_x_is_the_column_and_y_the_row():
@@ -100,8 +100,8 @@ def test_a_joint_outside_of_the_frame_is_in_no_patch():
 
 def test_a_joint_on_the_last_edge_is_in_the_last_patch():
     """x = 1 or y = 1 belongs to the last column or row."""
-    close(weigh([[1.0, 1.0]], grid=3), f64(*[0] * 8, 1), "1 is still inside: the last patch has it. "
-          "Does the index reach `grid`?")
+    close(weigh([[1.0, 1.0]], grid=3), f64(*[0] * 8, 1),
+          "1 is still inside: the last patch has it. Does the index reach `grid`?")
 
 
 def test_a_frame_without_joints_has_m_0():
@@ -149,16 +149,18 @@ def test_m_scales_the_scores():
 def test_the_printed_mask_lets_background_take_part():
     """literal_mask: Eq. (1) to the letter, background has the score 0."""
     got = pevl.masked_softmax(f64([2.0, 5.0]), f64([1.0, 0.0]), literal_mask=True)
-    close(got, f64([0.8807971, 0.1192029]), "literal_mask=True: background takes part with the score "
-          "0 * M = 0. Is the switch the wrong way round?", tol=1e-5)
+    close(got, f64([0.8807971, 0.1192029]),
+          "literal_mask=True: background takes part with the score 0 * M = 0. Is the switch the "
+          "wrong way round?", tol=1e-5)
 
 
 def test_a_row_without_body_stays_finite():
     """Where nothing is left to look at: numbers still, and gradients still."""
     scores = randn(0, 2, 3).requires_grad_()
     got = pevl.masked_softmax(scores, torch.zeros(1, 3).double())
-    holds(got.isfinite().all(), "A frame without body gives NaN: a softmax of -inf alone. Fill with "
-          "the least number of the type.")
+    holds(got.isfinite().all(),
+          "A frame without body gives NaN: a softmax of -inf alone. Fill with the least number of "
+          "the type.")
     (got * randn(1, 2, 3)).sum().backward()
     holds(scores.grad.isfinite().all(), "A frame without body gives NaN gradients. Fill with the "
           "least number of the type, not with -inf.")
@@ -177,9 +179,10 @@ def test_p2v_matches_loops():
     """Tokens of random frames equal what loops over queries and heads give."""
     for number in range(len(cases("eq1.p2v"))):
         module, z, M, case = block_and_inputs(number)
-        close(module(z, M), case["want"], "P2V differs from a loop over queries and heads. The facts "
-              "beside this one say which rule it is; if all hold, look at the scale 1 / sqrt(c), c = "
-              "d / heads, and at which layer makes queries, keys and values.")
+        close(module(z, M), case["want"],
+              "P2V differs from a loop over queries and heads. The facts beside this one say which "
+              "rule it is; if all hold, look at the scale 1 / sqrt(c), c = d / heads, and at which "
+              "layer makes queries, keys and values.")
 
 
 def test_background_patches_pass_unchanged():
@@ -193,8 +196,9 @@ def test_background_patches_pass_unchanged():
 def test_a_frame_without_joints_passes_unchanged():
     """Nobody looks where there is no body, the class token neither."""
     module, z, M, _ = block_and_inputs()
-    close(module(z, M)[0, 0], z[0, 0], "In a frame without any joint all tokens pass unchanged, the "
-          "class token too (D5).", tol=0)
+    close(module(z, M)[0, 0], z[0, 0],
+          "In a frame without any joint all tokens pass unchanged, the class token too (D5).",
+          tol=0)
 
 
 def test_the_class_token_looks_at_the_body():
@@ -248,7 +252,8 @@ def test_frames_do_not_see_each_other():
     module, z, M, _ = block_and_inputs(2)
     other = z.clone()
     other[:, 0] += randn(9, *z[:, 0].shape)
-    close(module(other, M)[:, 1], module(z, M)[:, 1], "P2V works within a frame; yours mixes frames.")
+    close(module(other, M)[:, 1], module(z, M)[:, 1],
+          "P2V works within a frame; yours mixes frames.")
 
 
 def test_attention_that_is_given_is_the_class_tokens():
@@ -271,8 +276,8 @@ def test_attention_of_a_frame_without_joints_is_0():
 def test_class_only_is_the_first_token():
     """class_only computes the class token alone, and the same one."""
     module, z, M, _ = block_and_inputs(3)
-    close(module(z, M, class_only=True), module(z, M)[:, :, :1], "class_only=True must give the same "
-          "class token as the whole, as (B, Tv, 1, d).")
+    close(module(z, M, class_only=True), module(z, M)[:, :, :1],
+          "class_only=True must give the same class token as the whole, as (B, Tv, 1, d).")
 
 
 def test_the_default_leaves_background_out():
@@ -281,8 +286,8 @@ def test_the_default_leaves_background_out():
     holds(not getattr(module, "literal_mask", False), "The default is our reading, background left "
           "out (D4); the printed form is a switch.")
     _, share = module(z, M, need_weights=True)
-    close(share[M == 0], torch.zeros(int((M == 0).sum())), "By default background has no share (D4).",
-          tol=0)
+    close(share[M == 0], torch.zeros(int((M == 0).sum())),
+          "By default background has no share (D4).", tol=0)
 
 
 def test_gradients_reach_tokens_and_m():

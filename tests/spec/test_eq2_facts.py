@@ -39,13 +39,14 @@ def test_v2p_matches_loops():
     """Tokens of random clips equal what loops over queries and heads give."""
     for number in range(len(cases("eq2.v2p"))):
         module, zp, zv, index, case = block_and_inputs(number)
-        close(module(zp, zv, index), case["want"], "V2P differs from a loop over queries and heads. "
-              "The facts beside this one say which rule it is; if all hold, look at the scale "
-              "1 / sqrt(c), c = d / heads.")
+        close(module(zp, zv, index),
+              case["want"],
+              "V2P differs from a loop over queries and heads. The facts beside this one say "
+              "which rule it is; if all hold, look at the scale 1 / sqrt(c), c = d / heads.")
 
 
 def test_frames_without_a_picture_stay():
-    """Pose frames between two video frames are given back as they came."""
+    """Pose frames of moments that no video frame shows are given back as they came."""
     module, zp, zv, index, _ = block_and_inputs()
     close(module(zp, zv, index)[:, [0, 2]], zp[:, [0, 2]], "Only the frames in `index` have a "
           "picture; the others must come back unchanged and at their places.", tol=0)
@@ -57,17 +58,23 @@ def test_frames_with_a_picture_change():
     changed = (module(zp, zv, index) - zp)[:, index].abs().amax(-1) > 1e-6
     holds(changed[:, :, 1:].all(), "All joints of the frames in `index` are refined; some of yours "
           "are not.")
-    holds(changed[:, :, 0].all(), "The background token (token 0 of a frame) is refined, too: it is "
-          "one of the J + 1 queries (D7).")
+    holds(changed[:, :, 0].all(),
+          "The background token (token 0 of a frame) is "
+          "refined, too: it is one of the J + 1 queries (D7).")
 
 
 def test_the_change_is_added_to_the_tokens_themselves():
-    """With an output projection of zero nothing changes; the background vector is in the query alone."""
+    """With an output projection of zero nothing changes.
+
+    The background vector is in the query alone.
+    """
     module, zp, zv, index, _ = block_and_inputs()
     module.out_proj.weight.data.zero_()
     module.out_proj.bias.data.zero_()
-    close(module(zp, zv, index), zp, "z_p + out_proj(...): the residual is the token itself. Was it "
-          "forgotten, or does it carry the background vector, which belongs to the query only?",
+    close(module(zp, zv, index),
+          zp,
+          "z_p + out_proj(...): the residual is the token itself. Was it forgotten, "
+          "or does it carry the background vector, which belongs to the query only?",
           tol=0)
 
 
@@ -89,8 +96,10 @@ def test_a_joint_looks_at_its_own_frame():
     other = zv.clone()
     other[:, 0] += randn(5, *zv[:, 0].shape)
     moved = (module(zp, other, index) - module(zp, zv, index)).abs().amax((0, 2, 3)) > 1e-9
-    holds(moved.tolist() == [False, True, False, False], "Video frame i belongs to pose frame "
-          f"index[i]; here frame 0 to 1. Yours changed the frames {moved.nonzero().flatten().tolist()}.")
+    changed = moved.nonzero().flatten().tolist()
+    holds(moved.tolist() == [False, True, False, False],
+          "Video frame i belongs to pose frame index[i]; "
+          f"here frame 0 to 1. Yours changed the frames {changed}.")
 
 
 def test_the_videos_class_token_is_a_key():
@@ -99,8 +108,9 @@ def test_the_videos_class_token_is_a_key():
     other = zv.clone()
     other[:, :, 0] += randn(6, *zv[:, :, 0].shape)
     moved = (module(zp, other, index) - module(zp, zv, index)).abs().amax() > 1e-9
-    holds(moved, "Keys and values are all video tokens, class token first (Eq. (2) has the encoder's "
-          "tokens); yours leaves the class token out.")
+    holds(moved,
+          "Keys and values are all video tokens, class token first (Eq. (2) "
+          "has the encoder's tokens); yours leaves the class token out.")
 
 
 def test_video_tokens_have_no_order():
@@ -124,8 +134,8 @@ def test_each_side_has_its_own_norm():
 def test_it_starts_as_no_change():
     """A fresh V2P gives the tokens back: training begins at plain CLIP."""
     _, zp, zv, index, _ = block_and_inputs()
-    close(pevl.V2P(16, 2).double()(zp, zv, index), zp, "out_proj starts at zero, so that a fresh V2P "
-          "must change nothing.", tol=0)
+    close(pevl.V2P(16, 2).double()(zp, zv, index), zp,
+          "out_proj starts at zero, so that a fresh V2P must change nothing.", tol=0)
 
 
 def test_the_input_is_not_overwritten():

@@ -18,7 +18,10 @@ def draw(seed=0, B=2, T=3, K=2, W=4):
 
 
 def directions(*rows):
-    """A[t][w] as wanted: frames and words (1, n, 8) whose cosines are these numbers, one word axis each."""
+    """A[t][w] as wanted: frames and words (1, n, 8) whose cosines are these numbers.
+
+    Each word has an axis of its own.
+    """
     A = f64(*rows)
     T, W = A.shape
     words = torch.eye(8, dtype=torch.float64)[None, :W]
@@ -42,8 +45,8 @@ def test_attend_by_hand():
 
 def test_attend_over_equal_values_gives_the_value():
     """Shares sum to 1."""
-    close(pevl.attend(f64(0.4, 0.4, 0.4), 0.1, 0), 0.4, "The shares of attend sum to 1, so that equal "
-          "values give that value.")
+    close(pevl.attend(f64(0.4, 0.4, 0.4), 0.1, 0), 0.4,
+          "The shares of attend sum to 1, so that equal values give that value.")
 
 
 def test_attend_leaves_absent_values_out():
@@ -59,23 +62,27 @@ def test_attend_over_nothing_gives_0():
     got = pevl.attend(values, 0.1, 0, mask=torch.tensor([False, False]))
     close(got, 0.0, "attend over nothing is 0: not NaN, not the mean.")
     got.backward()
-    holds(values.grad.isfinite().all(), "attend over nothing gives NaN gradients: a softmax of -inf "
-          "alone. Fill with the least number.")
+    holds(values.grad.isfinite().all(),
+          "attend over nothing gives NaN gradients: a softmax "
+          "of -inf alone. Fill with the least number.")
 
 
 def test_mean_of_the_similarities():
     """0.4, 0.2 and 0.9 give 0.5; two terms give the mean of two."""
     close(pevl.mean_similarity({"vs": 0.4, "ps": 0.2, "fw": 0.9}), 0.5, "Eq. (4): the mean of the "
           "three similarities, not their sum.")
-    close(pevl.mean_similarity({"vs": 0.4, "ps": 0.2}), 0.3, "The mean is over the terms that are on.")
+    close(pevl.mean_similarity({"vs": 0.4, "ps": 0.2}), 0.3,
+          "The mean is over the terms that are on.")
 
 
 def test_frame_word_by_hand():
-    """Words met by 0.8 and 0.6 in one of two moments each, at a temperature that finds the best: 0.8."""
+    """Words met by 0.8 and 0.6 in one of two moments each, and a tau that finds the best: 0.8."""
     frames, words, mask = directions([0.8, 0.1], [0.2, 0.6])
-    close(pevl.frame_word_similarity(frames, words, mask, 0.001), 0.8 * torch.ones(1, 1),
-          "At a small tau the best word at its best moment is all that counts: 0.8. Is there a mean "
-          "where attention should be?", tol=1e-4)
+    close(pevl.frame_word_similarity(frames, words, mask, 0.001),
+          0.8 * torch.ones(1, 1),
+          "At a small tau the best word at its best moment is all that "
+          "counts: 0.8. Is there a mean where attention should be?",
+          tol=1e-4)
 
 
 def test_frame_word_at_a_warm_temperature_by_hand():
@@ -91,8 +98,10 @@ def test_frame_word_matches_loops():
     for case in cases("eq4.frame_word"):
         got = pevl.frame_word_similarity(case["pose_frames"], case["words"], case["word_mask"],
                                          float(case["tau"]))
-        close(got, case["want"], "frame_word_similarity differs from loops over frames and words. The "
-              "facts beside this one say which rule it is.")
+        close(got,
+              case["want"],
+              "frame_word_similarity differs from loops over frames and "
+              "words. The facts beside this one say which rule it is.")
 
 
 def test_both_orders_count():
@@ -153,22 +162,26 @@ def test_every_clip_meets_every_text():
     for b in range(3):
         for k in range(2):
             alone = pevl.frame_word_similarity(frames[b:b + 1], words[k:k + 1], mask[k:k + 1])
-            close(got[b:b + 1, k:k + 1], alone, "Entry (b, k) must depend on clip b and text k alone. "
-                  "Are frames of several clips, or words of several texts, mixed?")
+            close(got[b:b + 1, k:k + 1],
+                  alone,
+                  "Entry (b, k) must depend on clip b and text k alone. Are "
+                  "frames of several clips, or words of several texts, mixed?")
 
 
 def test_it_is_a_similarity():
-    """At most the largest cosine, at least the smallest."""
+    """An average of cosines is no smaller than -1 and no larger than 1."""
     frames, words, mask = draw(3)
     got = pevl.frame_word_similarity(frames, words, mask, 0.1)
     holds(got.abs().max() <= 1, "The result is an average of cosines and lies in [-1, 1].")
 
 
 def test_the_default_temperature_is_a_hundredth():
-    """tau 0.01, as printed for the similarity's attention."""
+    """Where no tau is given it is 0.01 (D10)."""
     frames, words, mask = draw()
-    close(pevl.frame_word_similarity(frames, words, mask), pevl.frame_word_similarity(
-        frames, words, mask, 0.01), "Without an argument tau is 0.01 (D10).", tol=0)
+    close(pevl.frame_word_similarity(frames, words, mask),
+          pevl.frame_word_similarity(frames, words, mask, 0.01),
+          "Without an argument tau is 0.01 (D10).",
+          tol=0)
 
 
 def test_gradients():

@@ -34,8 +34,8 @@ def test_discrepancy_by_hand():
 def test_discrepancy_matches_loops():
     """1 - cos of random sentences, also of those that point away from each other."""
     for case in cases("eq5.discrepancy"):
-        close(pevl.text_discrepancy(case["sentences"]), case["want"], "text_discrepancy is 1 - cos of "
-              "each two sentences.")
+        close(pevl.text_discrepancy(case["sentences"]), case["want"],
+              "text_discrepancy is 1 - cos of each two sentences.")
 
 
 def test_opposite_texts_differ_by_2():
@@ -49,8 +49,11 @@ def test_a_text_does_not_differ_from_itself():
     for seed in range(5):
         sentences = randn(seed, 5, 64).float()
         diagonal = pevl.text_discrepancy(sentences).diagonal()
-        close(diagonal, torch.zeros(5), "The diagonal must be 0 exactly: rounding leaves 1e-7 there, "
-              "which would become a text's whole strength where all others are equal.", tol=0)
+        close(diagonal,
+              torch.zeros(5),
+              "The diagonal must be 0 exactly: no text differs from itself, and "
+              "1 - cos leaves 1e-7 there by rounding.",
+              tol=0)
 
 
 def test_discrepancies_are_never_negative():
@@ -81,8 +84,10 @@ def test_weights_match_loops():
     """The weights of random batches, in which labels repeat, equal what loops give."""
     for case in cases("eq5.weights"):
         got = pevl.semantic_weights(case["labels"], case["discrepancy"])
-        close(got, case["want"], "semantic_weights differs from a loop over anchors. The facts beside "
-              "this one say which rule it is.")
+        close(got,
+              case["want"],
+              "semantic_weights differs from a loop over anchors. "
+              "The facts beside this one say which rule it is.")
 
 
 def test_a_clip_of_the_same_label_has_weight_1():
@@ -97,8 +102,10 @@ def test_a_clip_of_the_same_label_has_weight_1():
 def test_negatives_of_a_row_sum_to_their_number():
     """The sum of the pushing stays that of the plain loss."""
     got = weigh(0, 1, 2, 2)
-    close(got[0, 1:].sum(), 3.0, "The weights of a row's negatives sum to their number n_i (B - 1 in "
-          "the paper): strengths of sum 1, times n_i. Was n_i dropped?")
+    close(got[0, 1:].sum(),
+          3.0,
+          "The weights of a row's negatives sum to their number n_i (B - 1 "
+          "in the paper): strengths of sum 1, times n_i. Was n_i dropped?")
 
 
 def test_only_other_labels_share_the_strength():
@@ -110,11 +117,15 @@ def test_only_other_labels_share_the_strength():
 def test_each_row_is_its_anchors():
     """Row i: how clip i's text differs from the others."""
     got = weigh(0, 1, 2)
-    close(got[0, 1] / got[0, 2], 1 / 3, "Row 0 belongs to anchor 0, whose text differs from the "
-          "others by 0.2 and 0.6: the weights are in the ratio 1 to 3. Are rows and columns exchanged, "
-          "or is it normalised over columns?")
-    close(got[1, 0] / got[1, 2], 1.0, "Row 1: label 1 differs from both others by 0.2, so both have "
-          "the same weight. Are rows and columns exchanged, or is it normalised over columns?")
+    close(got[0, 1] / got[0, 2],
+          1 / 3,
+          "Row 0 belongs to anchor 0, whose text differs from the others "
+          "by 0.2 and 0.6: the weights are in the ratio 1 to 3. Are rows "
+          "and columns exchanged, or is it normalised over columns?")
+    close(got[1, 0] / got[1, 2],
+          1.0,
+          "Row 1: label 1 differs from both others by 0.2, so both have the same "
+          "weight. Are rows and columns exchanged, or is it normalised over columns?")
 
 
 def test_labels_choose_the_discrepancies():
@@ -135,9 +146,10 @@ def test_equal_discrepancies_give_the_plain_loss():
 
 def test_no_discrepancy_at_all_gives_the_plain_loss():
     """All zero: shared out alike, no 0 / 0."""
-    close(weigh(0, 1, 2, discrepancy=torch.zeros(3, 3).double()), torch.ones(3, 3), "A row whose "
-          "discrepancies are all 0: its negatives share the strength alike, w = 1. 0 / 0 is NaN, and "
-          "0 would make every negative absent.")
+    close(weigh(0, 1, 2, discrepancy=torch.zeros(3, 3).double()),
+          torch.ones(3, 3),
+          "A row whose discrepancies are all 0: its negatives share the strength "
+          "alike, w = 1. 0 / 0 is NaN, and 0 would make every negative absent.")
 
 
 def test_a_batch_of_one_label_has_weight_1():
@@ -147,8 +159,10 @@ def test_a_batch_of_one_label_has_weight_1():
 
 def test_tiny_discrepancies_count_as_much_as_large_ones():
     """Only ratios matter."""
-    close(weigh(0, 1, 2, discrepancy=D * 1e-6), weigh(0, 1, 2), "Strengths are normalised: a millionth "
-          "of all discrepancies gives the same weights. Is something added to the sum?")
+    close(weigh(0, 1, 2, discrepancy=D * 1e-6),
+          weigh(0, 1, 2),
+          "Strengths are normalised: a millionth of all discrepancies "
+          "gives the same weights. Is something added to the sum?")
 
 
 def test_clips_have_no_order():

@@ -30,8 +30,14 @@ def test_pictures_are_normalised_by_clips_own_mean():
 @pytest.mark.data
 def test_training_draws_its_moments():
     """In training the moments differ from draw to draw, in evaluation they are the middles."""
-    draw = clips_of()._draw(np.random.default_rng(0))
-    holds(len(set(draw.moments)) == 6, "In training each frame is drawn in its part: no jitter here.")
+    clips = clips_of()
+    generator = np.random.default_rng(0)
+    first = clips._draw(generator)
+    second = clips._draw(generator)
+    holds(len(set(first.moments)) == 6,
+          "In training each frame is drawn in its part: no jitter here.")
+    holds(set(first.moments).isdisjoint(second.moments),
+          "In training each draw has moments of its own: these two are alike.")
     draw = clips_of(train=False)._draw(np.random.default_rng(0))
     close(numbers(draw.moments), numbers([0.5] * 6), "In evaluation the moments are the middles.")
 
@@ -42,5 +48,8 @@ def test_joint_noise_is_a_part_of_the_frame():
     still = np.zeros((400, 17, 2))
     moved, _ = clips_of(joint_noise=0.1)._disturb(still, np.ones((400, 17)), (100, 1000),
                                                   np.random.default_rng(0))
-    close(numbers(moved.std((0, 1))), f64(100, 10), "joint_noise is a part of the frame's size: its "
-          "width for x, its height for y. Are they exchanged?", tol=0.05)
+    close(numbers(moved.std((0, 1))) / f64(100, 10),
+          f64(1, 1),
+          "joint_noise is a part of the frame's size: its "
+          "width for x, its height for y. Are they exchanged?",
+          tol=0.05)

@@ -1,4 +1,4 @@
-"""ViLP: pose gates the frames, words vote for them, what is voted for meets the sentence (P-VCS)."""
+"""ViLP: pose gates frames, words vote for them, what is voted for meets the sentence (P-VCS)."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,15 @@ def test_gate_by_hand():
 def test_the_raw_gate_by_hand():
     """raw: sigmoids of (5, 0), and u at unit length."""
     u = f64(0.6 * 0.9933071, 0.8 * 0.5)
-    close(vilp.gate(f64([3.0, 4.0])[None], f64([5.0, 0.0])[None], raw=True), (u / u.norm())[None, None],
+    got = vilp.gate(f64([3.0, 4.0])[None], f64([5.0, 0.0])[None], raw=True)
+    close(got, (u / u.norm())[None, None],
           "raw: the pose feature is not normalised, u is (D25).", tol=1e-5)
 
 
 def test_without_pose_a_frame_is_itself():
     """u = v at unit length."""
-    close(vilp.gate(f64([3.0, 4.0])[None], None), f64([0.6, 0.8])[None], "Without pose u = v, at unit "
-          "length.")
+    close(vilp.gate(f64([3.0, 4.0])[None], None), f64([0.6, 0.8])[None],
+          "Without pose u = v, at unit length.")
 
 
 def test_spotting_matches_loops():
@@ -59,8 +60,10 @@ def test_one_frame_gives_that_frame():
     v, p, words, sentences, mask = draw(T=1)
     got = vilp.pose_guided_concept_spotting(v, p, words, sentences, mask)
     u = F.normalize(v[:, 0], dim=-1) * F.normalize(p[:, 0], dim=-1).sigmoid()
-    close(got, u @ F.normalize(sentences, dim=-1).T, "One frame has the whole share, 1: the votes of "
-          "a word sum to 1 over the frames, and the shares of the words sum to 1.")
+    close(got,
+          u @ F.normalize(sentences, dim=-1).T,
+          "One frame has the whole share, 1: the votes of a word sum "
+          "to 1 over the frames, and the shares of the words sum to 1.")
 
 
 def test_words_vote_for_the_frame_that_shows_them():
@@ -69,8 +72,10 @@ def test_words_vote_for_the_frame_that_shows_them():
     word = f64([0.0, 1.0])[None]
     sentence = f64([1.0, 1.0])
     got = vilp.pose_guided_concept_spotting(v, None, word, sentence, torch.ones(1, 1).bool(), 0.01)
-    close(got, f64([0.5 ** 0.5]), "A word shares its vote out over the frames by softmax(word . u / "
-          "tau); does the softmax run over the words?")
+    close(got,
+          f64([0.5 ** 0.5]),
+          "A word shares its vote out over the frames by "
+          "softmax(word . u / tau); does the softmax run over the words?")
     sentence = f64([0.0, 1.0])
     got = vilp.pose_guided_concept_spotting(v, None, word, sentence, torch.ones(1, 1).bool(), 0.01)
     close(got, f64([1.0]), "The frame that the word points at is what meets the sentence.")
@@ -98,8 +103,10 @@ def test_what_is_voted_for_is_not_normalised():
     v = f64([1.0, 0.0], [0.0, 1.0])[None]
     word = f64([1.0, 1.0])[None]
     got = vilp.pose_guided_concept_spotting(v, None, word, f64([1.0, 1.0]), torch.ones(1, 1).bool())
-    close(got, f64([0.5 ** 0.5]), "video_k is the weighted sum of frames as it is; 1.0 would be its "
-          "cosine with the sentence (D25).")
+    close(got,
+          f64([0.5 ** 0.5]),
+          "video_k is the weighted sum of frames as it is; "
+          "1.0 would be its cosine with the sentence (D25).")
 
 
 def test_lengths_of_words_and_sentences_do_not_count():
@@ -120,7 +127,8 @@ def test_frames_have_no_order():
 
 def test_the_temporal_transformer_adds_to_the_frames():
     """v + layers(v + position)."""
-    mixer, frames = vilp.TemporalTransformer(8, 2, 3).double().eval(), randn(0, 2, 3, 8)
+    mixer = vilp.TemporalTransformer(8, 2, 3).double().eval()
+    frames = randn(0, 2, 3, 8)
     mixer.position.data = randn(1, 3, 8)
     with torch.no_grad():
         want = frames + mixer.layers(frames + mixer.position)
@@ -131,6 +139,9 @@ def test_the_temporal_transformer_adds_to_the_frames():
 def test_gradients():
     """Slopes by autograd equal those of small steps."""
     v, p, words, sentences, mask = draw(B=1)
-    gradients_are_right(lambda a, b: vilp.pose_guided_concept_spotting(a, b, words, sentences, mask, 0.3),
-                        v, p, why="P-VCS's gradients are not those of its values: is something "
-                        "detached?")
+
+    def spotting(a, b):
+        return vilp.pose_guided_concept_spotting(a, b, words, sentences, mask, 0.3)
+
+    gradients_are_right(spotting, v, p,
+                        why="P-VCS's gradients are not those of its values: is something detached?")
