@@ -209,14 +209,16 @@ class Attention(nn.Module):
         nn.init.normal_(self.in_proj_weight, std=width ** -0.5)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x, mask=None, need_weights=False):
-        """x (..., n, d) float, any leading axes -> (..., n, d).
+    def forward(self, x, mask=None, need_weights=False, asking=None):
+        """x (..., n, d) float, any leading axes -> (..., n, d), or (..., asking, d).
 
         mask: bool, true = may be looked at, (n, n) or (*leading, n, n), rows are queries; each row
         needs one true, else it is an average over nothing.
 
         need_weights: give (out, class_weights) instead, class_weights (..., n) float32: how token 0
         attends to each token, mean over the heads; at least 0, sum 1.
+
+        asking: only the first so many tokens ask; the others are looked at and get no answer.
         """
         *lead, n, d = x.shape
         b = math.prod(lead)                 # sequences, whatever axes they are laid out on
@@ -229,14 +231,17 @@ class Attention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)       # (..., n, 3 d)
         qkv = qkv.reshape(b, n, 3, h, c).permute(2, 0, 3, 1, 4)         # (3, b, h, n, c)
         q, k, v = qkv                                                   # each (b, h, n, c)
+        q = q[:, :, :asking]                                            # (b, h, asking, c)
 
         if mask is not None and mask.dim() > 2:
             mask = mask.expand(*lead, n, n).reshape(b, 1, n, n)         # the same for all heads
+        if mask is not None:
+            mask = mask[..., :asking, :]                                # rows are queries
 
         # One fused step, in which no (n, n) weights need to be kept; hence it gives none back.
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)   # (b, h, n, c)
-        out = out.transpose(1, 2).reshape(*lead, n, d)                  # heads side by side
-        out = self.out_proj(out)                                        # (..., n, d)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)   # (b, h, asking, c)
+        out = out.transpose(1, 2).reshape(*lead, q.shape[2], d)         # heads side by side
+        out = self.out_proj(out)                                        # (..., asking, d)
         if not need_weights:
             return out
         return out, self._class_weights(q, k, mask).reshape(*lead, n)
@@ -286,9 +291,9 @@ class ResidualAttentionBlock(nn.Module):
         nn.init.normal_(self.mlp.c_fc.weight, std=(2 * width) ** -0.5)
         nn.init.normal_(self.mlp.c_proj.weight, std=(2 * layers * width) ** -0.5)
 
-    def forward(self, x, mask=None):
-        """x (..., n, d) -> (..., n, d); mask as in Attention."""
-        x = x + self.attn(self.ln_1(x), mask)
+    def forward(self, x, mask=None, asking=None):
+        """x (..., n, d) -> (..., n, d), or (..., asking, d); mask and asking as in Attention."""
+        x = x[..., :asking, :] + self.attn(self.ln_1(x), mask, asking=asking)
         x = x + self.mlp(self.ln_2(x))
         return x
 
@@ -302,11 +307,17 @@ class Transformer(nn.Module):
         for _ in range(layers):
             self.resblocks.append(ResidualAttentionBlock(width, heads, layers, quick_gelu))
 
-    def forward(self, x, mask=None):
-        """x (..., n, d) -> (..., n, d); mask as in Attention."""
-        for block in self.resblocks:
+    def forward(self, x, mask=None, asking=None):
+        """x (..., n, d) -> (..., n, d); mask as in Attention.
+
+        asking: how many tokens, from the first, are read in the end: (..., asking, d). The blocks
+        before the last need all of them, as keys and values of later ones; the last block does
+        without three quarters of its work where one is read.
+        """
+        *blocks, last = self.resblocks
+        for block in blocks:
             x = block(x, mask)
-        return x
+        return last(x, mask, asking)
 
 
 # ---- Towers ------------------------------------------------------------------------------------
@@ -387,7 +398,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images):
         """images (B, 3, S, S) -> (B, e), read from the class token."""
-        tokens = self.transformer(self.embed(images))                   # (B, Nv, d)
+        tokens = self.transformer(self.embed(images), asking=1)         # (B, 1, d)
         return self.read_out(tokens[:, 0])
 
 

@@ -146,8 +146,7 @@ class AdaptedBlock(nn.Module):
 
     d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False: only
     what is frozen, attention over time included. drop_path: share of clips, 0 to 1, whose change is
-    dropped in training; without adapters nothing is: a frozen branch is no change that could
-    overfit (D27).
+    dropped in training; a frozen branch never is, being no change that could overfit (D27).
     """
 
     def __init__(self, d, ratio, temporal, adapters, drop_path):
@@ -177,20 +176,20 @@ class AdaptedBlock(nn.Module):
         mixed = block.attn(over_time).transpose(1, 2)                       # (B, T, n, d)
         return x + self.drop_path(self.temporal_adapter(mixed))
 
-    def forward(self, x, block, need_weights=False):
+    def forward(self, x, block, need_weights=False, asking=None):
         """x (B, T, n, d) -> the same shape, and the class token's attention (B, T, n) or None.
 
         block: the frozen ResidualAttentionBlock. need_weights: give that attention, mean over
-        heads, rows of sum 1, float32.
+        heads, rows of sum 1, float32. asking: as in clip_model.Attention, give (B, T, asking, d).
         """
         if self.temporal:
             x = self.mix_time(x, block)
 
         weights = None
-        attended = block.attn(block.ln_1(x), need_weights=need_weights)     # (B, T, n, d)
+        attended = block.attn(block.ln_1(x), need_weights=need_weights, asking=asking)
         if need_weights:
             attended, weights = attended
-        x = x + self.spatial_adapter(attended)
+        x = x[:, :, :asking] + self.spatial_adapter(attended)               # (B, T, asking, d)
 
         hidden = block.ln_2(x)
         x = x + block.mlp(hidden)
@@ -213,29 +212,30 @@ class AdaptedTower(nn.Module):
             self.blocks.append(AdaptedBlock(clip_config.vision_width, config.adapter_ratio,
                                             temporal, adapters, drop_path=rate))
 
-    def run(self, x, trunk, need_weights=False, start=0, stop=None):
+    def run(self, x, trunk, need_weights=False, start=0, stop=None, asking=None):
         """x (B, T, n, d) -> the same after all blocks, and the last one's class attention or None.
 
         trunk: CLIP's image tower, whose frozen blocks are walked along with our adapters. start,
-        stop: walk the blocks behind the first `start` of them up to number `stop` alone.
+        stop: walk blocks start + 1 to stop alone. asking: the last block gives the first so many
+        tokens, since no others are read.
         """
         weights = None
         walked = list(zip(self.blocks, trunk.transformer.resblocks))
         for adapted, block in walked[start:stop]:
             is_last = adapted is self.blocks[-1]
             wanted = need_weights and is_last
+            made = asking if is_last else None
             if self.checkpointing and self.training:
-                x, weights = checkpoint(adapted, x, block, wanted, use_reentrant=False)
+                x, weights = checkpoint(adapted, x, block, wanted, made, use_reentrant=False)
             else:
-                x, weights = adapted(x, block, wanted)
+                x, weights = adapted(x, block, wanted, made)
         return x, weights
 
 
 class VideoTower(AdaptedTower):
     """Frames -> tokens z_v. PeVL's frames do not see each other: time is the pose's business.
 
-    frames: 0 for PeVL; AIM's number of frames, whose tower has attention over time and an embedding
-    of it.
+    frames: 0 for PeVL; AIM's number of frames, whose tower attends over time and embeds it.
     """
 
     def __init__(self, config, clip_config, adapters=True, frames=0):
@@ -244,11 +244,11 @@ class VideoTower(AdaptedTower):
         if frames > 0:
             self.temporal_embedding = nn.Parameter(torch.zeros(frames, 1, clip_config.vision_width))
 
-    def forward(self, frames, trunk, need_weights=False, place=None):
+    def forward(self, frames, trunk, need_weights=False, place=None, asking=None):
         """frames (B, Tv, 3, S, S) from `normalise` -> z_v (B, Tv, Nv, d), class attention or None.
 
         The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv). place:
-        give as a third the tokens as they are behind that many blocks, (B, Tv, Nv, d).
+        give as a third the tokens as they are behind that many blocks. asking: as in `run`.
         """
         B, Tv = frames.shape[:2]
         when = 0.0
@@ -257,7 +257,7 @@ class VideoTower(AdaptedTower):
         x = trunk.embed(frames.flatten(0, 1), when)                         # (B Tv, Nv, d)
         x = x.unflatten(0, (B, Tv))                                         # (B, Tv, Nv, d)
         if place is None:
-            return self.run(x, trunk, need_weights)
+            return self.run(x, trunk, need_weights, asking=asking)
         there, weights = self.run(x, trunk, need_weights, stop=place)       # (B, Tv, Nv, d)
         if place == len(self.blocks):
             return there, weights, there

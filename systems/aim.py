@@ -54,7 +54,8 @@ class AIM(ActionModel):
         Raises ValueError where a shape differs from what the model was built for.
         """
         self.check_batch(batch, video=True, pose=False)
-        z, _ = self.video(normalise(batch["frames"]), self.clip.visual)     # (B, Tv, Nv, d)
+        frames = normalise(batch["frames"])                                 # (B, Tv, 3, S, S)
+        z, _ = self.video(frames, self.clip.visual, asking=1)               # (B, Tv, 1, d)
         class_tokens = self.ln_post(z[:, :, 0])                             # (B, Tv, d)
         return {"label": batch["label"], "video": class_tokens.mean(1)}
 

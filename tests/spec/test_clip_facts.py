@@ -100,6 +100,24 @@ def test_a_transposed_view_gives_the_same():
           "A transposed view must give what its copy gives.")
 
 
+def test_the_first_tokens_may_ask_alone():
+    """asking=2: the answers to the first two tokens, which look at all four as before."""
+    module, _ = attention_of(0)
+    x = randn(4, 2, 3, 4, 8)
+    close(module(x, asking=2), module(x)[..., :2, :],
+          "asking=2 gives the first two rows of what all tokens get: keys and values stay those of "
+          "all tokens.")
+
+    mask = torch.ones(4, 4, dtype=torch.bool).tril()
+    close(module(x, mask, asking=2), module(x, mask)[..., :2, :],
+          "Rows of the mask are queries: with asking=2 its first two are left.")
+
+    out, weights = module(x, need_weights=True, asking=1)
+    close(out, module(x)[..., :1, :], "asking=1 gives the class token's row.")
+    close(weights, module(x, need_weights=True)[1],
+          "The class token's weights are the same, whoever else asks.")
+
+
 def test_attention_gradients():
     """Slopes by autograd equal those of small steps."""
     module, case = attention_of(0)
@@ -116,6 +134,15 @@ def test_block_matches_loops():
         close(module(case["x"]), case["want"],
               "Pre-norm: x = x + attn(ln_1(x)); x = x + mlp(ln_2(x)). Is the norm behind the sum, "
               "a residual missing, or the second step fed with the x from before the first?")
+
+
+def test_a_block_may_make_its_first_tokens_alone():
+    """asking=1: the class token as the whole block makes it."""
+    for case in cases("clip.block"):
+        module = fill(clip_model.ResidualAttentionBlock(8, 2, 1).double(), case["state"])
+        close(module(case["x"], asking=1), module(case["x"])[..., :1, :],
+              "asking=1 gives token 0 of the block's result: the residual is its own, and it looks "
+              "at all tokens.")
 
 
 def silent(case, *names):
