@@ -248,7 +248,7 @@ class VideoTower(AdaptedTower):
         """frames (B, Tv, 3, S, S) from `normalise` -> z_v (B, Tv, Nv, d), class attention or None.
 
         The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv). place:
-        give as a third the tokens as they are behind that many blocks. asking: as in `run`.
+        give as a third the tokens behind that many blocks. asking: as in `run`; without place.
         """
         B, Tv = frames.shape[:2]
         when = 0.0

@@ -66,7 +66,8 @@ class AIM(ActionModel):
     @torch.no_grad()
     def attention_maps(self, batch):
         """{"attention": (B, Tv, N)}: the class token's in the last block, without its own share."""
-        _, weights = self.video(normalise(batch["frames"]), self.clip.visual, need_weights=True)
+        frames = normalise(batch["frames"])                                 # (B, Tv, 3, S, S)
+        _, weights = self.video(frames, self.clip.visual, need_weights=True, asking=1)
         return {"attention": weights[..., 1:]}
 
     def load_published(self, state):

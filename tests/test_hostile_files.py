@@ -170,6 +170,15 @@ def events_with(event_times, element_times):
         "segments": {{"A_0000_0001": {{"timestamps": {element_times}}}}}}}}}}}"""
 
 
+def write_events(cfg, where, times):
+    """That table with these times of the "event" or of the "element"; the other's are sound."""
+    if where == "event":
+        content = events_with(event_times=times, element_times="[[0, 1]]")
+    else:
+        content = events_with(event_times="[[0, 9]]", element_times=times)
+    text(cfg.folder, EVENTS, content)
+
+
 @pytest.mark.parametrize("times", ["[[]]", "[[1]]", "[[1, 2, 3]]", '[["a", "b"]]', "[[NaN, 1]]",
                                    "[[true, 1]]", "[[1" + "0" * 400 + ", 1]]", "3", '{"a": 1}'],
                          ids=beginning)
@@ -177,10 +186,7 @@ def events_with(event_times, element_times):
 def test_hostile_times_of_gymnastics(make_tree, times, where):
     """What is no pair of numbers is no time, neither of an event nor of an element in it."""
     cfg = make_tree("gym99")
-    if where == "event":
-        text(cfg.folder, EVENTS, events_with(event_times=times, element_times="[[0, 1]]"))
-    else:
-        text(cfg.folder, EVENTS, events_with(event_times="[[0, 9]]", element_times=times))
+    write_events(cfg, where, times)
     refuse(cfg, EVENTS)
 
 
@@ -189,10 +195,7 @@ def test_hostile_times_of_gymnastics(make_tree, times, where):
 def test_unknown_times_of_gymnastics_are_no_fault(make_tree, times, where):
     """Where a file gives none, the whole seconds that the clip's id says are taken."""
     cfg = make_tree("gym99")
-    if where == "event":
-        text(cfg.folder, EVENTS, events_with(event_times=times, element_times="[[0, 1]]"))
-    else:
-        text(cfg.folder, EVENTS, events_with(event_times="[[0, 9]]", element_times=times))
+    write_events(cfg, where, times)
     clip = Clips(cfg, "train", train=True).clips[1]
     assert (clip.start, clip.end) == (0, 1)
 
