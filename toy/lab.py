@@ -259,6 +259,7 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
         for number, trial in enumerate(finished, 1):
             trial.run = line_of(trial)
             known[trial.key] = trial.run
+            # With --fresh, `known` began empty: the file keeps what is not trained again.
             write_runs(record, {**read_runs(record), trial.key: trial.run})
             left = (time.monotonic() - begun) / number * (len(missing) - number)
             print(f"lab: {trial.row} seed {trial.seed} {float(trial.run['top1']):.1f} %, run "
