@@ -33,13 +33,16 @@ PARTS = {
         "epoch": int, "batch": int, "step": int, "measured": int, "best": float, "skipped": int,
         "broken": [int], "interval": {str: float}, "sums": {str: float},
     },
-    "config": {"model": str, "backbone": str, "clip": str, "data": str},
+    "config": {
+        "model": str, "backbone": str, "clip": str, "data": str, "video_frames": int,
+        "pose_frames": int, "seed": int,
+    },
     "identity": {"CLIP weights": str},
     "clip": str,                                  # hash of the CLIP that was adapted
     "labels": [str],
     "texts": [str],
     "joints": int,
-    "versions": dict,
+    "versions": {str: str},                       # of packages, and the commit
 }
 MOST_JOINTS = 1000                                # whole-body sets have 133
 

@@ -353,13 +353,19 @@ def test_checkpoint_parts_missing_or_null_are_named(saved, part, how, tmp_path):
         read_checkpoint(tmp_path / "last.pt")
 
 
+# The settings that no checkpoint may lack.
+SETTINGS = {"model": "pevl", "backbone": "tiny", "clip": "", "data": "toy", "video_frames": 2,
+            "pose_frames": 4, "seed": 0}
+
+
 @pytest.mark.parametrize("part, value, said", [
     ("format", 2, "(format 2)"),
     ("format", torch.zeros(2, 2).to_sparse(), "'format' is a Tensor"),
     ("at", {"epoch": 1}, "'at', 'batch' is None"),
     ("config", {"model": "pevl"}, "'config', 'backbone'"),
-    ("config", {"model": "pevl", "backbone": "tiny", "clip": "", "data": "toy",
-                "lr": torch.zeros(3)}, "'config', 'lr' is neither"),
+    ("config", {**SETTINGS, "lr": torch.zeros(3)}, "'config', 'lr' is neither"),
+    ("config", {**SETTINGS, "seed": None}, "'config', 'seed' is None, not a whole number"),
+    ("versions", {"commit": torch.zeros(2)}, "'versions', 'commit' is a Tensor, not a text"),
     ("labels", ["a"], "1 labels"),
     ("joints", 10 ** 12, "joints"),
     ("joints", True, "'joints' is True"),

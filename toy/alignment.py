@@ -17,6 +17,7 @@ if __name__ == "__main__":                        # before PyTorch, which takes 
     import support.interrupt
 
 import argparse
+import dataclasses
 import sys
 
 import numpy as np
@@ -30,6 +31,7 @@ from pevl import cosine
 from support.commands import run_command
 from support.sampling import sample_instants
 from support.settings import Parser
+from systems.config import PeVLConfig
 from systems.views import clip_features
 from toy.captions import LABEL
 from toy.divers import TWIST_BEGINS, TWIST_LASTS
@@ -120,7 +122,8 @@ def main(argv=None):
 
     def job():
         path, saved = open_checkpoint(args.ckpt)
-        config = saved["config"]
+        # A setting that is left out has its default.
+        config = dataclasses.asdict(PeVLConfig()) | saved["config"]
         compares = (config["text"] and config["pose"] and config["fusion"] == "similarities"
                     and "fw" in config["sim"])
         if config["data"] != "toy" or config["model"] != "pevl" or not compares:
