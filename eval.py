@@ -182,7 +182,7 @@ def rebuild(saved, clip_path=""):
     values["clip"] = clip_path or values["clip"]
     config = PeVLConfig(**values)
 
-    reseed(saved["config"].get("seed", 0))        # --clip random: the one of training
+    reseed(saved["config"]["seed"])               # --clip random: the one of training
     clip = load_trunk(config)
     if config.tune != "all" and fingerprint(clip.state_dict()) != saved["clip"]:
         raise ValueError(f"the CLIP weights {config.clip or config.backbone} are not those of "

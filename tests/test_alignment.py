@@ -3,12 +3,15 @@
 A real model only approximates that, so the count is checked with one that knows the moments (the
 class Knows) and one that is always wrong.
 """
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from clip_model import load_clip, token_texts
 from data import Clips, DataConfig
+from eval import settings_of
 from published.annotations import diving_text
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -136,17 +139,22 @@ def test_alignment_of_no_run_is_an_error(tmp_path, capsys):
     assert "no checkpoint at" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", [
-    {"data": "diving48"}, {"model": "vilp"}, {"text": False}, {"pose": False},
-    {"fusion": "concat"}, {"sim": ["vs", "ps"]}], ids=str)
-def test_alignment_refuses_other_runs(tmp_path, capsys, monkeypatch, change):
-    """Other data, another system, no text, no pose, one projection, no frame-word similarity."""
-    whole = {"data": "toy", "model": "pevl", "text": True, "pose": True,
-             "fusion": "similarities", "sim": ["vs", "fw"]}
+OTHER_RUNS = {
+    "other data": {"data": "diving48"},
+    "another system": {"model": "vilp"},
+    "no text": {"text": False},
+    "no pose": {"pose": False},
+    "one projection": {"fusion": "concat"},
+    "no frame-word similarity": {"sim": ["vs", "ps"]},
+}
 
-    def open_it(_):
-        return tmp_path / "last.pt", {"config": whole | change}
 
-    monkeypatch.setattr(alignment, "open_checkpoint", open_it)
+@pytest.mark.parametrize("settings", OTHER_RUNS.values(), ids=OTHER_RUNS)
+def test_alignment_refuses_other_runs(tmp_path, capsys, monkeypatch, settings):
+    """A run that has no frames x words matrix of the toy world: what it is, and exit code 2."""
+    saved = {"config": {"data": "toy"} | settings}
+    model = SimpleNamespace(config=PeVLConfig(**settings_of(PeVLConfig, saved)))
+    monkeypatch.setattr(alignment, "open_checkpoint", lambda _: (tmp_path / "last.pt", saved))
+    monkeypatch.setattr(alignment, "rebuild_from", lambda *_: model)
     assert alignment.main([]) == 2
     assert "with the frame-word similarity" in capsys.readouterr().err

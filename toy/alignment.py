@@ -17,7 +17,6 @@ if __name__ == "__main__":                        # before PyTorch, which takes 
     import support.interrupt
 
 import argparse
-import dataclasses
 import sys
 
 import numpy as np
@@ -31,7 +30,6 @@ from pevl import cosine
 from support.commands import run_command
 from support.sampling import sample_instants
 from support.settings import Parser
-from systems.config import PeVLConfig
 from systems.views import clip_features
 from toy.captions import LABEL
 from toy.divers import TWIST_BEGINS, TWIST_LASTS
@@ -122,14 +120,15 @@ def main(argv=None):
 
     def job():
         path, saved = open_checkpoint(args.ckpt)
-        # A setting that is left out has its default.
-        config = dataclasses.asdict(PeVLConfig()) | saved["config"]
-        compares = (config["text"] and config["pose"] and config["fusion"] == "similarities"
-                    and "fw" in config["sim"])
-        if config["data"] != "toy" or config["model"] != "pevl" or not compares:
-            raise ValueError(f"{path}: {config['model']} on {config['data']}. Expected PeVL on the "
-                             "toy benchmark, with the frame-word similarity. Choose another one.")
         model = rebuild_from(path, saved, "")
+        config = model.config
+        data = saved["config"]["data"]
+        compares = config.text and config.fusion == "similarities"
+        told_to_words = compares and "fw" in config.usable_similarities()
+        if data != "toy" or config.model != "pevl" or not told_to_words:
+            raise ValueError(f"{path}: {config.model} on {data}. Expected PeVL on the toy "
+                             "benchmark, with the frame-word similarity. Choose another one.")
+
         dataset = Clips(DataConfig(**settings_of(DataConfig, saved)), args.split, train=False)
 
         print(f"{path}: words told to the right frames of the {args.split} clips, %")
