@@ -24,7 +24,8 @@ e joint embedding size; h heads of size c = d / h; n any number of tokens.
 Departures from OpenAI's code: batch first; the image tower's blocks start like the text tower's
 (theirs: PyTorch's defaults); token numbers are taken modulo the vocabulary size (the identity for
 CLIP's 49,408 entries, feature hashing for the tiny backbone, see BACKBONES); special tokens that a
-text spells out are words like any other, so that a row has one start and one end.
+text spells out are words like any other, so that a row has one start and one end; a text that is
+too long is cut with a warning (theirs: an error, unless asked).
 
 What comes from other people's disks and servers (downloading, file formats, foreign names) is read
 in published/clip_weights.py.
@@ -212,8 +213,8 @@ class Attention(nn.Module):
     def forward(self, x, mask=None, need_weights=False, asking=None):
         """x (..., n, d) float, any leading axes -> (..., n, d), or (..., asking, d).
 
-        mask: bool, true = may be looked at, (n, n) or (*leading, n, n), rows are queries; each row
-        needs one true, else it is an average over nothing.
+        mask: bool, true = may be looked at, (n, n), rows are queries; each row needs one true, else
+        it is an average over nothing.
 
         need_weights: give (out, class_weights) instead, class_weights (..., n) float32: how token 0
         attends to each token, mean over the heads; at least 0, sum 1.
@@ -233,10 +234,8 @@ class Attention(nn.Module):
         q, k, v = qkv                                                   # each (b, h, n, c)
         q = q[:, :, :asking]                                            # (b, h, asking, c)
 
-        if mask is not None and mask.dim() > 2:
-            mask = mask.expand(*lead, n, n).reshape(b, 1, n, n)         # the same for all heads
         if mask is not None:
-            mask = mask[..., :asking, :]                                # rows are queries
+            mask = mask[:asking]                                        # rows are queries
 
         # One fused step, in which no (n, n) weights need to be kept; hence it gives none back.
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)   # (b, h, asking, c)
@@ -247,7 +246,7 @@ class Attention(nn.Module):
         return out, self._class_weights(q, k, mask).reshape(*lead, n)
 
     def _class_weights(self, q, k, mask):
-        """Row 0 of softmax(q k^T / sqrt(c)), mean over heads: q, k (b, h, n, c) -> (b, 1, n).
+        """Row 0 of softmax(q k^T / sqrt(c)), mean over heads: q (b, h, asking, c), k -> (b, 1, n).
 
         One row of n costs little, so it is computed again. The softmax is float32 under autocast,
         too.
@@ -255,7 +254,7 @@ class Attention(nn.Module):
         c = q.shape[-1]
         scores = (q[:, :, :1] @ k.transpose(2, 3)).float() * c ** -0.5  # (b, h, 1, n)
         if mask is not None:
-            scores = scores.masked_fill(~mask[..., :1, :], -math.inf)   # exp(-inf) = 0
+            scores = scores.masked_fill(~mask[:1], -math.inf)           # exp(-inf) = 0
         return scores.softmax(-1).mean(1)                               # (b, 1, n)
 
 

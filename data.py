@@ -112,6 +112,7 @@ DATASETS = {
         layout=layouts.DIVING,
         variant="version",
         counts={"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}},
+        # D17
         paper="The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2."),
     "gym99": Benchmark(
         title="FineGym's Gym99, 99 gymnastic elements",

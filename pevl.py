@@ -109,8 +109,8 @@ def cosine(a, b):
 
 # ---- Sec. 3.1: encoders with adapters ------------------------------------------------------------
 #
-# CLIP was trained on 400 million single pictures; it knows no joints and no motion. A few thousand
-# clips are too few to train it anew; so its blocks stay frozen, and small bottlenecks learn.
+# CLIP was trained on 400 million single pictures; it knows no joints and no motion. Ten thousand
+# clips are too few to train it anew, so its blocks stay frozen, and small bottlenecks learn.
 # Video and pose run through the same frozen blocks, each with adapters of its own (D2).
 
 class Adapter(nn.Module):
@@ -141,6 +141,7 @@ class AdaptedBlock(nn.Module):
         spatial    x = x + S_Adapter(MSA(LN1(x)))
         joint      x = x + MLP(LN2(x)) + DropPath(0.5 * MLP_Adapter(LN2(x)))
 
+    S_Adapter(y) is y + change and starts as y; the others give a change alone, which starts at 0.
     One frozen MSA and LN1 serve time and space: attention that has learned which patches belong
     together is asked which moments do. Without adapters it still serves both (Tables 4 and 8).
 
@@ -369,8 +370,8 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     side.
 
     Returns (B, Tv, N) in [0, 1], N = grid * grid by rows; 0 = no joint in the patch. The largest of
-    a frame is 1 (but for weights below 1e-12), or 0 where no joint is in it. Raises ValueError
-    where the shapes do not fit.
+    a frame is 1 (less where its joints have shares below 1e-12), or 0 where no joint is in it.
+    Raises ValueError where the shapes do not fit.
 
     Three joints on a 2 x 2 grid, one at the top left and two at the top right:
 
@@ -384,9 +385,8 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     check_shape(scores, "B Tv J", "scores", **sizes)
     B, Tv = sizes["B"], sizes["Tv"]
 
-    # The "normalised sum of weights" of the paper, step one: the weights of the joints that were
-    # found are made to sum to 1. The division by the maximum below undoes this; it is kept since
-    # it is what the paper names, and since 1e-12 is small beside weights of sum 1.
+    # The paper's "normalised sum of weights", step one: those of the joints that were found sum to
+    # 1. The division by the maximum below undoes it, but for 1e-12; it is what the paper names.
     visible = scores > 0
     shares = joint_weights * visible
     shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)         # (B, Tv, J)
@@ -718,8 +718,7 @@ def semantic_weights(labels, discrepancy):
 
     The n_i (the paper has B - 1, the same where all labels of a batch differ) make the mean weight
     of a row's negatives 1, as in the plain loss: text contents move the pushing from one negative
-    to another.
-    A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
+    to another. A row whose discrepancies are equal, or all zero, has w = 1: the plain loss.
 
     labels (B,) int64 < K; discrepancy (K, K) >= 0 -> w (B, B) >= 0; row i: the anchor.
 
@@ -815,6 +814,7 @@ def predict(logits, views=1):
 
     logits (B * views, K) = sim / tau, the views of a clip in a row (Sec. 4.1: three crops) ->
     (B, K), rows of sum 1: softmax over the texts of the mean over the views (D19).
+    Evaluation takes this mean in systems/views.py, where AIM's stands beside it.
 
     >>> predict(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), views=2)      # means 1 and 0
     tensor([[0.7311, 0.2689]])
@@ -960,7 +960,7 @@ class PeVL(ActionModel):
     def read_pose(self, z):
         """z (B, T, 1 + J, d) -> (B, T, e): the mean token of a frame through CLIP's read-out (D9).
 
-        Not the class token alone, which has never seen a joint: what a pose says lies in those.
+        Not the class token alone: CLIP trained it for pictures, and a pose lies in its joints.
         """
         return self.clip.visual.read_out(z.mean(2))
 

@@ -1,1 +1,1 @@
-"""Systems that the program builds: what all share (config, base), PeVL's rivals, the registry."""
+"""What the program builds: what all systems share, PeVL's rivals, its lesser parts and readings."""

@@ -65,7 +65,8 @@ def copy_all(source, target, error):
     want = {f"{name} {tuple(x.shape)}" for name, x in target.items()}
     differing = sorted(have ^ want)
     if differing:
-        raise ValueError(error.format(f"{len(differing)} entries differ, first: {differing[:5]}"))
+        found = f"{len(differing)} entries differ, first: {differing[:5]}"
+        raise ValueError(error.replace("{}", found))
     with torch.no_grad():
         for name, value in source.items():
             target[name].copy_(value)
@@ -96,7 +97,8 @@ class ActionModel(nn.Module):
     PARTS = {}
 
     # Parts that are CLIP's own weights or a copy of them, for learning rates; but for AIM's last
-    # norm, a copy that its authors train like adapters. All others are new: adapters start from
+    # norm, a copy that its authors train like adapters, and the temperature of Eq. (5), one number
+    # that starts at CLIP's. All others are new: adapters start from
     # nothing, too, though what they stand between is CLIP's (D16), and P2V and V2P, whose queries,
     # keys and values start as copies of a block, end in a layer of zeros.
     TRUNK = ("CLIP", "pose image")

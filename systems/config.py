@@ -41,6 +41,7 @@ SWITCHES = {
     "fusion": ("pevl",),
     "pose_input": ("pevl",),
     "all_tokens": ("vilp",),
+    "gate_raw": ("vilp",),
 }
 
 
@@ -132,8 +133,8 @@ class PeVLConfig:
 
         # A video frame is the middle of a group of T / Tv pose frames: groups must come out even.
         T, Tv = self.pose_frames, self.video_frames
-        if T < 1 or Tv < 1 or T % Tv != 0:
-            raise conflict(f"pose_frames={T}", f"a multiple of video_frames={Tv} >= 1")
+        if T % Tv != 0:
+            raise conflict(f"pose_frames={T}", f"a multiple of video_frames={Tv}")
 
         self.check_sizes()
         self.refuse_unread_switches()
@@ -154,7 +155,7 @@ class PeVLConfig:
 
         # Blocks are counted from 1; 0 is the last, so that nobody needs to know the depth.
         depth = BACKBONES[self.backbone].vision_layers
-        if not 0 <= self.p2v_after <= depth:
+        if self.p2v_after > depth:
             raise conflict(f"p2v_after={self.p2v_after}",
                            f"1 to {depth}, the blocks of {self.backbone}, or 0 for the last")
 
@@ -162,10 +163,6 @@ class PeVLConfig:
         if self.video and self.pose_input == "heatmaps":
             raise conflict("pose_input=heatmaps and video",
                            "heatmaps with --no-video, as in Table 9")
-
-        # Only ViLP has a gate: the flag would be without effect, and the run would be called by it.
-        if self.gate_raw and self.model != "vilp":
-            raise conflict(f"gate_raw and model={self.model}", "ViLP, whose gate it is")
 
         # These run CLIP's blocks as they are; only AdaptedTower.run can recompute.
         if self.grad_checkpointing and self.model in ("vilp", "clip"):

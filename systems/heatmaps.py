@@ -21,7 +21,7 @@ class HeatmapTokens(nn.Module):
     joints: J, channels of the image. d: width of a token.
     """
 
-    SIDE = 112      # pixels, Table 9
+    SIDE = 112      # pixels, Sec. 4.3.5
     PATCH = 16      # pixels; ours: 7 x 7 patches cost 309.5 G, of Table 9's 311
     SIGMA = 2.0     # pixels, deviation of a joint's Gaussian; ours
 

@@ -1,7 +1,7 @@
 """How layers start, where PyTorch's own start would get in the way.
 
 A branch that ends in zeros is no change at first; a mean turns features nowhere; waves tell one
-moment from the next. So the first step of training sees what CLIP sees, and no noise.
+moment from the next. So at the first step video and texts are what CLIP makes of them, no noise.
 
 paper      | here             | tests/test_systems.py, or as named
 Sec. 3.1   | zero_linear      | test_towers.py: test_adapter_bottleneck
@@ -51,8 +51,8 @@ def start_from_block(refinement, block):
 
     refinement: P2V or V2P of pevl.py. block: a ResidualAttentionBlock of the same width, which is
     left as it is; the copies are trained. Why: fresh queries and keys give scores of deviation 0.3.
-    Ten body patches with M from 0.1 to 1 then get shares from 0.09 to 0.11, and Eq. (1) would say
-    nothing when training starts.
+    Ten body patches that all score 0.3, with M from 0.1 to 1, get shares from 0.09 to 0.11, so that
+    Eq. (1) would say next to nothing when training starts.
     """
     layers = (refinement.query, refinement.key, refinement.value)
     weights = block.attn.in_proj_weight.chunk(3)                            # each (d, d)

@@ -20,11 +20,13 @@ def refuse_blind_towers(data_cfg, model_cfg):
     if model_cfg.model not in ("pevl", "vilp"):   # the others have no towers to leave out
         return
     if model_cfg.video and not data_cfg.read_video:
-        raise ValueError(f"--no-read-video beside --model {model_cfg.model} with its video tower, "
-                         "which would see black. Expected --no-video too. Add it.")
+        raise ValueError(f"--model {model_cfg.model} with its video tower, and frames are not read "
+                         "(--no-read-video, or a --row without video): it would see black. "
+                         "Expected both or neither. Add --read-video or --no-video.")
     if model_cfg.pose and not data_cfg.read_poses:
-        raise ValueError(f"--no-read-poses beside --model {model_cfg.model} with its pose tower, "
-                         "which would see nobody. Expected --no-pose too. Add it.")
+        raise ValueError(f"--model {model_cfg.model} with its pose tower, and poses are not read "
+                         "(--no-read-poses, or a --row without poses): it would see nobody. "
+                         "Expected both or neither. Add --read-poses or --no-pose.")
 
 
 def refuse_too_much(cfg, data_cfg, processes):

@@ -5,7 +5,8 @@ ZeroShotCLIP | mean frame against the texts of labels | test_zero_shot_clip_aver
 """
 import torch
 
-from pevl import cosine, normalise, unit
+from clip_model import normalise
+from pevl import cosine, unit
 from systems.base import ActionModel, inverse_tau
 
 

@@ -300,7 +300,7 @@ def test_sizes_at_vit_b_16_are_those_of_table_7():
     ({"all_tokens": True}, "model=pevl beside all_tokens"),
     ({"model": "vilp", "v2p_group": True}, "model=vilp beside v2p_group"),
     ({"model": "aim", "p2v_after": 1}, "model=aim beside p2v_after"),
-    ({"gate_raw": True}, "gate_raw and model=pevl.*ViLP"),
+    ({"gate_raw": True}, "model=pevl beside gate_raw"),
     ({"model": "vilp", "grad_checkpointing": True}, "pevl or aim"),
     # Readings that exclude each other, and places that are not there.
     ({"pose_input": "heatmaps"}, "--no-video"),
