@@ -38,7 +38,7 @@ import re
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Callable, Literal, NamedTuple
@@ -71,7 +71,7 @@ class Benchmark:
     read: Callable            # Source -> label texts, clips; see published/annotations.py
     classes: int              # K; 0: as many as the files name
     prompt: str               # the paper's text around a label (Sec. 3.1)
-    metrics: tuple            # what is told, the papers' main figure first: it chooses the best
+    metrics: tuple            # the papers' figures; the first of them chooses the best epoch
     splits: dict              # train, val, test -> the data set's own name
     layout: str               # files to fetch and where they go, as a tree
     variant: str = ""         # the DataConfig field that chooses among versions; "": there is one
@@ -110,9 +110,8 @@ DATASETS = {
         metrics=TOP1_TOP5_MEAN,
         splits=TRAIN_TEST,
         layout=layouts.DIVING,
-        variant="version",
+        variant="version",                        # D17
         counts={"v2": {"train": 15027, "test": 1970}, "v1": {"train": 15943, "test": 2048}},
-        # D17
         paper="The paper's 15.9K / 2K are the counts of V1; what it is compared with used V2."),
     "gym99": Benchmark(
         title="FineGym's Gym99, 99 gymnastic elements",
@@ -248,8 +247,7 @@ class DataConfig:
             what = f"{self.entry.variant} of {self.data}"
             raise unknown_name(what, self.variant, self.entry.counts)
 
-        fits = 0 < self.video_frames <= self.pose_frames
-        if not fits or self.pose_frames % self.video_frames:
+        if self.pose_frames % self.video_frames:
             raise ValueError(f"{self.video_frames} video frames of {self.pose_frames} pose frames. "
                              "Expected a divisor. Try --pose-frames 48 --video-frames 16.")
 
@@ -443,7 +441,8 @@ def tie(pose, clip, instants, joints):
 
     pose: a PoseClip. instants: (n,) seconds of the clip's frames, None when no video was read.
     joints: J names, which those of the file must equal. The seconds are on the clip's clock, that
-    is, 0 at its first frame.
+    is, 0 at its first frame. A span in frames counts rows, so that it needs a file with a row for
+    every frame of the video.
 
     The rows must go with the frames. As many rows as frames are taken one for one, whatever times
     they carry. Of other numbers, known times must end with the clip; unknown ones are spread
@@ -453,22 +452,22 @@ def tie(pose, clip, instants, joints):
         raise ValueError(f"joints {pose.joints[:3]}..., the first pose file has {joints[:3]}...")
 
     has_times = not np.isnan(pose.times).any()
-    if instants is None:
-        clock = pose.clock(np.arange(len(pose.times)))
-    else:
-        clock = pose.clock(instants)
-    rows = np.arange(len(clock))
+    rows = np.arange(len(pose.times))
 
     # A file that covers the whole video (`clip.pose` names it) is cut as the video is. Without
     # times and with a span in seconds that cannot be done: then it has to be a file of the clip.
     if clip.pose and (has_times or clip.unit == "f"):
-        # A millisecond early, as support/video.py cuts the frames: the two must agree.
-        where = clock + 1e-3 if clip.unit == "s" else rows
+        where = rows
+        if clip.unit == "s":
+            # A millisecond early, as support/video.py cuts the frames: the two must agree.
+            where = pose.times - pose.times[0] + 1e-3
         rows = rows[(where >= clip.start) & (where < clip.end)]
         if not len(rows):
             raise ValueError(f"its pose file ends before {clip.start:g} {clip.unit}")
-        clock = clock[rows] - clock[rows[0]]
 
+    # The clock of these rows alone: unknown times are laid over the clip's frames, not the video's.
+    frames = np.arange(len(rows)) if instants is None else instants
+    clock = replace(pose, times=pose.times[rows]).clock(frames)
     if instants is None:
         return rows, clock
     if len(rows) == len(instants):                # a row for every frame needs no clock of its own
@@ -576,13 +575,16 @@ class Clips(torch.utils.data.Dataset):
         if not self.clips:
             cfg = self.cfg
             raise ValueError(f"{cfg.data}: no {self.split} clips in {cfg.folder}. Expected one "
-                             f"or more. Run `python data.py check {cfg.data} --root {cfg.folder}`.")
+                             f"or more. `python data.py layout {cfg.data}` says which file lists "
+                             f"them; --root is {cfg.root or cfg.folder}.")
 
     def _may_mirror(self):
         """True where half of the clips are mirrored: in training, unless labels tell sides."""
         if not (self.train and self.cfg.flip):
             return False
-        sides = [text for text in self.labels if re.search(r"\b(left|right)\b", text, re.I)]
+        # As words of their own, also between underscores: kick_left.
+        side = r"(?<![^\W_])(left|right)(?![^\W_])"
+        sides = [text for text in self.labels if re.search(side, text, re.I)]
         if sides:
             print(f"note: no clip is mirrored, since labels tell left from right ({sides[0]!r}).")
         return not sides
@@ -856,8 +858,10 @@ def check_split(dataset, trained, full):
     empty = [text for label, text in enumerate(dataset.labels) if label not in dataset.by_label]
     official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split, "not published")
 
+    of_all = f" of {cfg.entry.classes}" if cfg.entry.classes else ""
+
     print(f"{dataset.split}: {len(clips)} clips listed (official: {official}), {len(there)} found, "
-          f"{len(dataset.labels)} classes, {len(dataset.joints)} joints")
+          f"{len(dataset.labels)}{of_all} classes, {len(dataset.joints)} joints")
     print_some("missing", [clip.path for clip in missing])
     print_some(f"unreadable of {len(sample)} tried", wrong)
     print_some("classes without clips", empty)
@@ -903,8 +907,8 @@ def tell_check(cfg, full):
     faint = sum(not facts.is_enough for facts in persons)
     if faint:
         print(f"training would run, but {faint} of {len(persons)} clips that were looked at show "
-              "no person for most of their frames: look at their poses (pose.py extract "
-              "--overlay), or make them again")
+              "no person for most of their frames: find them again into another folder and look "
+              "at them (pose.py extract ... --out NEW --overlay DIR)")
     else:
         print("training would work")
     return 0
@@ -928,12 +932,18 @@ def main(argv=None):
     configs, ask = build_configs(argv, (DataConfig,), presets=name_as_data, description=__doc__,
                                  extra=add_arguments)
     cfg = configs[0]
-    if ask.command == "layout":
+
+    def job():
+        if cfg.data != ask.name:
+            raise ValueError(f"{ask.command} {ask.name} beside --data {cfg.data}. Expected one "
+                             "data set. Leave --data out.")
+        if ask.command == "check":
+            return tell_check(cfg, ask.full)
         tree = textwrap.indent(cfg.entry.layout, "  ")
         print(f"{cfg.data}: {cfg.entry.title}\n\n{cfg.folder}/\n{tree}")
         return 0
 
-    return run_command(tell_check, cfg, ask.full)
+    return run_command(job)
 
 
 if __name__ == "__main__":

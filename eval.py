@@ -592,6 +592,9 @@ class EvalConfig:
         if wrong:
             raise ValueError(f"{', '.join(wrong)} without --video. Expected a video with them. Add "
                              "--video FILE; the poses of a data set: --poses DIR.")
+        if self.window and not self.every:
+            raise ValueError(f"--window {self.window:g} without --every. Expected both: how long a "
+                             "window is, and how often one begins. Add --every SECONDS.")
         if self.extractor and self.extractor not in EXTRACTORS:
             raise unknown_name("extractor", self.extractor, EXTRACTORS)
         if self.row and self.ckpt:

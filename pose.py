@@ -325,7 +325,7 @@ class Video:
 
     All have the size of the first. Going through them sets `size` (H, W), `times`, a list of
     seconds on the video's clock that never falls, and `rate`, frames a second. Raises BrokenClip
-    where the file cannot be decoded to its end.
+    where the file cannot be decoded, or is an .avi that ends before the frames that it promises.
     """
 
     def __init__(self, path):
@@ -356,6 +356,12 @@ class Video:
                     image = np.ascontiguousarray(image)
                     self.size = image.shape[:2]
                     yield image
+
+                # An .avi that was cut ends without an error, but its head says how many frames it
+                # had. (Other formats count frames that are not shown, or none.)
+                promised = stream.frames if container.format.name == "avi" else 0
+                if len(self.times) < 0.9 * promised - 1:
+                    raise ValueError(f"it ends after {len(self.times)} of {promised} frames")
 
             if not self.times:
                 raise ValueError("it holds no frame")
@@ -840,7 +846,8 @@ def build_parser():
     grab.add_argument("--batch", default=8, type=whole_number(1),
                       help="hrnet: crops at a time, with --boxes or --detector torchvision")
     grab.add_argument("--device", default="",
-                      help="hrnet: cpu, cuda, cuda:1; empty: CUDA where there is one")
+                      help="hrnet, rtmlib: cpu, cuda (hrnet: cuda:1 too); empty: CUDA where there "
+                      "is one")
 
     take = commands.add_parser("import", help="convert a public file", formatter_class=style)
     take.add_argument("importer", choices=IMPORTERS, help="which program wrote it")

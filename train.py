@@ -93,7 +93,7 @@ class TrainConfig:
                   Range(0, 10, above=True)] = 8e-6
     new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)",
                       Range(0, 10000)] = 1.0
-    trunk_lr: Annotated[float, "factor on lr for CLIP's weights with --tune all (ViLP: 0.1)",
+    trunk_lr: Annotated[float, "factor on lr for CLIP's weights: --tune all, ViLP's towers (0.1)",
                         Range(0, 10000)] = 0.1
     weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)",
                             Range(0, 10)] = 0.05
@@ -115,7 +115,8 @@ class TrainConfig:
                               Range(0, 1000000)] = 0
     resume: Annotated[bool, "insist that there is a run to continue"] = False
     force: Annotated[bool, "continue although settings changed; noted in log.txt"] = False
-    fresh: Annotated[bool, "start again; the run in --out is kept as <out>.before-fresh"] = False
+    fresh: Annotated[bool, "start again; a run in --out that has a checkpoint is kept as "
+                     "<out>.before-fresh"] = False
     tensorboard: Annotated[bool, "write TensorBoard events too (pip install tensorboard)"] = False
 
     def __post_init__(self):
@@ -142,13 +143,15 @@ FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", 
 def lr_factor(step, warmup, total):
     """Factor on the learning rate at step 0 .. total - 1: linear warm-up, half a cosine to zero.
 
-        (step + 1) / warmup                                             while step < warmup
+        min((step + 1) / warmup, 1)                                     while step < warmup
         (1 + cos(pi (step - warmup) / (total - warmup))) / 2            from there; 0 at `total`
+
+    warmup may be a fraction: half an epoch of five steps.
     """
     # Small steps first: AdamW divides each gradient by a running estimate of its size, and in the
     # first steps that estimate rests on a handful of gradients.
     if step < warmup:
-        return (step + 1) / warmup
+        return min((step + 1) / warmup, 1)
 
     # Then from 1 down to 0, slowly at both ends: the last epochs settle what the middle ones found.
     done = (step - warmup) / max(total - warmup, 1)
@@ -156,8 +159,8 @@ def lr_factor(step, warmup, total):
 
 
 def kind_factors(cfg):
-    """Kind of a parameter group -> factor on the learning rate: CLIP's own weights (--trunk-lr), or
-    what starts from nothing (--new-lr), which is all that PeVL trains, adapters included (D16)."""
+    """Kind of a parameter group -> factor on the learning rate: CLIP's own weights and copies of
+    them (--trunk-lr), or what starts from nothing (--new-lr): all that PeVL trains (D16)."""
     return {"new": cfg.new_lr, "trunk": cfg.trunk_lr}
 
 
@@ -558,8 +561,14 @@ def load_optimizer(run, saved):
 
     PyTorch checks the number of parameters, and finds all else out at the next step.
     """
+    # PyTorch takes all of a group from the file. Its factor on the rate and its decay are this
+    # command's: they differ from the file's where --force lets them.
+    ours = [(group["factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
     try:
         run.optimizer.load_state_dict(saved["optimizer"])
+        for group, (factor, decay) in zip(run.optimizer.param_groups, ours):
+            group["factor"] = factor
+            group["weight_decay"] = decay
         run.scaler.load_state_dict(saved["scaler"])
         for group in run.optimizer.param_groups:
             for p in group["params"]:
@@ -647,7 +656,9 @@ def prepare(cfg, data_cfg, model_cfg, job=None):
     # From here on the folder is this run's: it is given back whatever happens.
     open_folder(run)
     try:
-        if not cfg.fresh:
+        if cfg.fresh:
+            run.log.rewind(step=0, epoch=0)       # rows of a run that never came to save
+        else:
             resume(run)
 
         # All ranks start from rank 0's weights, though equal seeds should have drawn the same.

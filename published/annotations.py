@@ -477,7 +477,7 @@ SMARTHOME = {
     "Walk": "walk",
     "WatchTV": "watch TV",
 }
-# The other twelve classes are left out of the camera protocols (19 classes).
+# These twelve are left out of the camera protocols, which have 19 classes.
 SMARTHOME_NOT_BY_CAMERA = (
     "Cook.Cleandishes", "Cook.Cleanup", "Cook.Cut", "Cook.Stir", "Cook.Usestove", "Laydown",
     "Makecoffee.Pourgrains", "Makecoffee.Pourwater", "Maketea.Boilwater", "Maketea.Insertteabag",
@@ -565,7 +565,11 @@ def read_k400(source):
 
     labels = {row[0] for row in rows}
     if split == "val" and train_table.exists():
-        labels |= {row[0] for row in k400_rows(train_table, source)}
+        trained = {row[0] for row in k400_rows(train_table, source)}
+        strange = sorted(labels - trained)
+        if strange:
+            raise bad_place(table, "column label", strange[0], f"a label of {train_table}")
+        labels = trained
     labels = sorted(labels)
     label_of = {label: number for number, label in enumerate(labels)}
 
@@ -763,5 +767,5 @@ def read_custom(source):
         wanted = "test" if wanted == "val" else "val"
         if not clips[wanted]:
             wanted = "train"
-        print(f"note: {path} has no clips of that split; its {wanted} split stands in.")
+        print(f"note: {path} has no clips for {source.split}; its {wanted} split stands in.")
     return labels, [clip._replace(label=label_of[clip.label]) for clip in clips[wanted]]

@@ -126,7 +126,7 @@ class PlainDtype:
 
 
 class PlainArray(np.ndarray):
-    """Stands for numpy.ndarray: takes a PlainDtype where a pickle has a dtype."""
+    """What plain_reconstruct makes: takes a PlainDtype where a pickle has a dtype."""
 
     def __setstate__(self, state):
         version, shape, dtype, fortran_order, data = state
@@ -162,7 +162,9 @@ PLAIN = {
     "numpy.core.multiarray._reconstruct": plain_reconstruct,
     "numpy.core.multiarray.scalar": plain_scalar,
     "numpy.core.numeric._frombuffer": plain_frombuffer,
-    "numpy.ndarray": PlainArray,
+    # A pickle hands this name to _reconstruct and never calls it. So it is a text, which cannot be
+    # called: ndarray(shape, "O", bytes) would take a stranger's bytes for addresses of objects.
+    "numpy.ndarray": "numpy.ndarray",
     "numpy.dtype": PlainDtype,
     "builtins.set": set,
     "builtins.bytes": plain_bytes,

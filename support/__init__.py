@@ -6,7 +6,9 @@ files.py        files written whole or not at all, locks, bombs
 arrays.py       .npz files of other people, within limits
 shapes.py       values of foreign files against the shape that is expected
 checkpoints.py  what a run saves
-commands.py     how a command ends; interrupt.py, while it starts
+commands.py     how a command ends; interrupt.py, while it starts; stopped.py, what Ctrl-C says
+signals.py      signals that wait until a step is done
+progress.py     how far a long job is
 batches.py      which clips make a batch, for any number of processes
 processes.py    devices, and many processes that act as one
 video.py        decoding only the frames that are needed

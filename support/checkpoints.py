@@ -76,8 +76,9 @@ def write_torch(value, path, keep=None):
         # The weights that are trained, and AdamW's two moments of each.
         weights = value.get("model", value)
         need = 3 * sum(x.nbytes for x in weights.values()) / 2 ** 20
-        raise ValueError(f"cannot write {path} ({reason}). Expected {need:.0f} MiB free; last good "
-                         f"checkpoint: {last_good(path.parent)}. Make room, then rerun.") from None
+        raise ValueError(f"cannot write {path} ({reason}). Expected a folder that may be written "
+                         f"to and {need:.0f} MiB free; last good checkpoint: "
+                         f"{last_good(path.parent)}. Check both, then rerun.") from None
 
 
 def read_checkpoint(path):

@@ -8,8 +8,8 @@ import sys
 
 import torch
 
-from support.interrupt import CODE, STOPPED
 from support.processes import leave_world
+from support.stopped import CODE, STOPPED
 
 # Where data loaders do not fork (macOS, Windows, Python 3.14), their workers are `python -c`, which
 # looks for modules in the current folder first: a json.py there would be run. With this, from

@@ -6,14 +6,14 @@ in them. So each command begins, above its other imports, with
     if __name__ == "__main__":
         import support.interrupt
 
-Whoever imports the file is not touched. Once the command runs, support/commands.py takes over.
+A program that imports the file is not touched. Once the command runs, support/commands.py takes
+over.
 tests/test_robustness.py: test_ctrl_c_during_the_start
 """
 import os
 import sys
 
-STOPPED = "stopped by Ctrl-C"
-CODE = 130                                        # what shells give for it: 128 + SIGINT
+from support.stopped import CODE, STOPPED
 
 
 def hook(kind, error, trace):

@@ -26,7 +26,7 @@ from support.tracks import joint_boxes
 SEEN = 0.3
 JOINTS_OF_A_PERSON = 0.25
 
-# Below this share of frames with a person the clip is said to have none. Ours.
+# Below this share of frames with a person a clip is named as one not to be believed. Ours.
 ENOUGH = 0.5
 
 

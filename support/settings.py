@@ -114,7 +114,12 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         values, rest = self.parse_known_args(args, namespace)
         if rest:
-            flags = [flag for action in self._actions for flag in action.option_strings]
+            flags = []
+            for action in self._actions:
+                flags += action.option_strings
+                if isinstance(action, argparse._SubParsersAction):    # and those of its command
+                    command = action.choices[getattr(values, action.dest)]
+                    flags += [flag for one in command._actions for flag in one.option_strings]
             self.error(unknown_name("argument", rest[0].split("=")[0], flags))
         return values
 
@@ -198,7 +203,7 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
     flag does: exit code 2, and a line for each mistake.
     """
     parser = Parser(description=description, allow_abbrev=False,
-                    epilog="Defaults are the paper's; --data (toy, too), --row, --recipe or a "
+                    epilog="Defaults are the paper's where they name a section; a preset or a "
                     "checkpoint may bring others. The command line wins over all of them.",
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     if extra:

@@ -34,7 +34,7 @@ def misfit(value, shape, place="as a whole"):
 
     A shape is written as the value itself looks:
 
-        str, int, float          a text; a whole number of 64 bits; a finite number
+        str, int, float          a text; a whole number of 64 bits; a number within 2^63 of 0
         another class            an object of it, such as a torch.Tensor or a dict
         [shape]                  a list, each entry of that shape
         (shape, shape)           a list of exactly so many entries

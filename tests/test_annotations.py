@@ -221,6 +221,15 @@ def test_reads_k400_validation_with_the_labels_of_training(make_tree):
     assert clips[0].label == 1
 
 
+def test_k400_validation_with_a_label_of_its_own_is_refused(make_tree):
+    """Numbers of labels are those of training: a class that it lacks would shift all behind it."""
+    cfg = make_tree("k400")
+    path = next(cfg.folder.rglob("val*.csv"))
+    path.write_text(path.read_text().replace("air drumming", "aardvark riding"))
+    with pytest.raises(ValueError, match="column label.*'aardvark riding'.*a label of .*train.csv"):
+        index(cfg, "val")
+
+
 def test_reads_k400_from_within_its_folder(make_tree, monkeypatch):
     """With --root . a path is spelt without "./", and the video is still known as a whole one."""
     cfg = make_tree("k400")
@@ -366,7 +375,7 @@ def test_a_split_without_clips_is_refused(tmp_path):
     text(tmp_path, "Diving48_vocab.json", "[]")
     text(tmp_path, "Diving48_V2_train.json", "[]")
     (tmp_path / "rgb").mkdir()
-    with pytest.raises(ValueError, match="no train clips.*data.py check"):
+    with pytest.raises(ValueError, match="no train clips.*data.py layout diving48"):
         Clips(DataConfig(data="diving48", root=str(tmp_path)), "train", train=True)
 
 

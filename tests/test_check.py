@@ -62,12 +62,28 @@ def test_check_names_what_is_wrong(make_tree, run_check):
     (cfg.folder / "rgb/x_x0PT-u8k_00157.mp4").write_bytes(b"")
     code, shown = run_check("diving48", cfg.folder)
     assert code == 1
-    assert "train: 3 clips listed (official: 15027), 2 found, 48 classes, 17 joints" in shown
+    assert "train: 3 clips listed (official: 15027), 2 found, 48 of 48 classes, 17 joints" in shown
     assert "1 missing: " in shown and "a_b0PT-u8k_00156.mp4" in shown
     assert "1 unreadable of 2 tried: x_x0PT" in shown
     assert "45 classes without clips: Back, dive, no twist, tuck position" in shown
     assert "training would fail" in shown
     assert "the counts of V1" in shown
+
+
+def test_check_of_two_data_sets_is_refused(capsys):
+    """The name and --data are one thing: of two names neither may win without a word."""
+    assert data.main(["check", "gym99", "--data", "toy"]) == 2
+    assert "gym99 beside --data toy" in capsys.readouterr().err
+
+
+def test_no_clips_are_not_sent_back_to_the_same_command(make_tree, run_check):
+    """The list of a data set of one's own that names none: which file lists them, and --root."""
+    cfg = make_tree("custom")
+    text(cfg.folder, "clips.csv", "path,label,split\n")
+    path = cfg.folder / "clips.csv"
+    code, shown = run_check("custom", path)
+    assert code == 2
+    assert "data.py layout custom" in shown and f"--root is {path}" in shown
 
 
 def test_check_of_another_data_set_names_the_file_it_lacks(make_tree, run_check):

@@ -292,6 +292,14 @@ def test_tie_cuts_a_file_of_the_whole_video_by_frames():
     assert clock[0] == 0
 
 
+def test_tie_lays_unknown_times_over_the_frames_of_the_clip():
+    """98 rows of a whole video, a clip of frames 60 to 99: its rows fill its own clock."""
+    instants = np.arange(40) / 10
+    rows, clock = data.tie(poses_at(np.full(98, UNKNOWN)), span(60, 100, "f"), instants, COCO)
+    assert rows.tolist() == list(range(60, 98))
+    assert np.allclose(clock, np.linspace(0, 3.9, 38)), "the clock is not the clip's"
+
+
 @pytest.mark.parametrize("fps", [24, 25, 30])
 @pytest.mark.parametrize("start, end", [(0.6000000000000001, 1.0000000000000002), (0.334, 0.667),
                                         (1.2, 1.6), (0, 0.4)])

@@ -153,6 +153,20 @@ def test_imports_stand_at_the_top():
     assert not wrong, wrong
 
 
+def test_only_commands_change_how_python_ends():
+    """support/interrupt.py sets sys.excepthook: whoever imports a file of ours keeps his own."""
+    wrong = []
+    for name, path in sources().items():
+        for statement in tree_of(path).body:
+            is_of_a_command = isinstance(statement, ast.If) and "__name__" in ast.dump(statement)
+            if is_of_a_command:
+                continue
+            for one in imports_in(statement):
+                if belongs(one.module, {"support.interrupt"}):
+                    wrong.append(f"{name}, line {one.line}")
+    assert not wrong, f"imports support.interrupt, also for those who import it: {wrong}"
+
+
 def test_top_level_is_six_files():
     """The six names are the reader's, hubconf is torch.hub's; all else lives in folders."""
     there = {path.stem for path in HERE.glob("*.py")}

@@ -268,6 +268,13 @@ def call_pickle(module, name, argument):
     return b"\x80\x02c" + f"{module}\n{name}\n(V{argument}\ntR.".encode()
 
 
+class AddressesOfAStranger:
+    """A pickle of this makes an array of objects whose addresses are the pickle's own bytes."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), "O", bytes(8))
+
+
 def hostile_pickles(mark):
     """Pickles that must not be read, by name -> (bytes, what the error says that they ask for).
 
@@ -281,6 +288,7 @@ def hostile_pickles(mark):
         "in_an_array": (pickle.dumps(np.array([touch], dtype=object)), "array of object"),
         "eval": (call_pickle("builtins", "eval", write), "builtins.eval"),
         "eval_of_python_2": (call_pickle("__builtin__", "eval", write), "builtins.eval"),
+        "addresses": (pickle.dumps(AddressesOfAStranger()), "'str' object is not callable"),
         "records": (pickle.dumps(np.zeros(2, "i4,f8")), "array of"),
         "other_class": (pickle.dumps(Path("x")), "pathlib"),
         "numpy_load": (call_pickle("numpy", "load", "x"), "numpy.load"),

@@ -301,6 +301,7 @@ def test_a_folder_gives_a_table_and_names_broken_files(trained, model, tmp_path,
     [
         (["--every", "2"], "--every without --video"),
         (["--start", "3", "--end", "2"], "before the end"),
+        (["--video", "a", "--window", "2"], "--window 2 without --every"),
         (["--video", "a", "--extractor", "mediapip"], "mediapipe"),
         (["--video", "a", "--compare", "clip"], "--compare clip beside --video"),
         (["--export", "onnx", "--compare", "clip"], "--compare clip beside --video or --export"),

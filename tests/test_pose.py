@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import pose
+import trees
 from pose_clips import COCO, clip_fields, grey_video
 from published import hrnet
 from strategies import seeds
@@ -294,3 +295,20 @@ def test_video_is_upright(tmp_path):
     assert image.shape[:2] == (96, 64)
     assert image[:40].mean() > 220, "what was left must be on top"
     assert image[56:].mean() < 40
+
+
+def test_an_avi_that_was_cut_is_broken(tmp_path):
+    """Its head still promises all frames, and decoding half of them ends without an error."""
+    path = trees.write_video(tmp_path / "a.avi", frames=60)
+    assert len(list(pose.Video(path))) == 60
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(pose.BrokenClip, match=r"it ends after \d+ of 60 frames"):
+        list(pose.Video(path))
+
+
+def test_a_near_flag_of_a_command_is_named(capsys):
+    """pose.py has commands with flags of their own."""
+    with pytest.raises(SystemExit):
+        pose.main(["extract", "a.mp4", "--out", "d", "--extracter", "hrnet"])
+    assert "Did you mean '--extractor'?" in capsys.readouterr().err

@@ -68,14 +68,14 @@ def log_of(folder):
 
 # ---- Schedule, groups, settings ------------------------------------------------------------------
 
-@given(st.integers(0, 30), st.integers(1, 200))
+@given(st.integers(0, 30) | st.floats(0, 30), st.integers(1, 200))
 def test_schedule(warmup, total):
-    """Linear up to 1, then the cosine, which is 0 one step after the last."""
+    """Linear up to 1 and never beyond, then the cosine, which is 0 one step after the last."""
     for step in range(total):
         if step < warmup:
-            formula = (step + 1) / warmup
+            formula = min((step + 1) / warmup, 1)
         else:
-            done = (step - warmup) / (total - warmup)
+            done = (step - warmup) / max(total - warmup, 1)
             formula = 0.5 * (1 + math.cos(math.pi * done))
         assert lr_factor(step, warmup, total) == pytest.approx(formula, abs=1e-12)
     assert lr_factor(warmup, warmup, warmup + total) == 1
@@ -483,15 +483,30 @@ def test_changed_settings(tree, tmp_path):
         train.train(*configs(tree, tmp_path, epochs=1, prompt="{} seen"))
     train.train(*configs(tree, tmp_path, epochs=1, workers=1, save_minutes=1.0))
 
-    train.train(*configs(tree, tmp_path, force=True))
+    train.train(*configs(tree, tmp_path, force=True, new_lr=3.0, weight_decay=0.2))
     assert outcome(tmp_path).at["step"] == 8, "the second epoch was not trained"
     assert "other settings (--force): epochs from 1 to 2" in log_of(tmp_path)
+    for group in outcome(tmp_path).optimizer["param_groups"]:
+        if group["weight_decay"]:
+            assert group["weight_decay"] == 0.2, "--force kept the old decay"
+        if "temperatures" not in group["name"] and "CLIP" not in group["name"]:
+            assert group["factor"] == 3.0, "--force kept the old factor on the rate"
 
     train.train(*configs(tree, tmp_path, fresh=True, epochs=1))
     assert outcome(tmp_path).at["step"] == 4
     assert "other settings" not in log_of(tmp_path)
     with pytest.raises(ValueError, match="--fresh and not --resume"):
         train.train(*configs(tree, tmp_path / "new", resume=True))
+
+
+def test_fresh_forgets_a_run_that_never_saved(tree, tmp_path):
+    """There is no checkpoint to keep, but rows of the log, which the new run's would follow."""
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 30, "total": 9.0}\n')
+    train.train(*configs(tree, tmp_path, fresh=True, epochs=1))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    assert 30 not in steps, "a row of the run before is left"
+    assert steps == sorted(steps)
 
 
 def test_full_disk(tree, tmp_path, monkeypatch):

@@ -257,7 +257,8 @@ def test_flip_swaps_left_and_right_joints():
     assert np.allclose(mirrored[:, :, index] * (-1, 1), plain)
 
 
-@pytest.mark.parametrize("label, flips", [("wave the Left hand", False), ("leftovers", True)])
+@pytest.mark.parametrize("label, flips", [("wave the Left hand", False), ("kick_left", False),
+                                          ("leftovers", True)])
 def test_labels_with_sides_turn_flips_off(make_tree, capsys, label, flips):
     """Where a label says left or right, as a word, no clip is mirrored, and that is said."""
     cfg = make_tree("custom", flip=True)

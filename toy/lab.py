@@ -50,7 +50,7 @@ from report.log import rows_of
 from support.checks import unknown_name
 from support.commands import run_command
 from support.files import hash_of, lock
-from support.interrupt import CODE
+from support.stopped import CODE
 from support.settings import Parser
 from tables.rows import ROWS, TABLES
 from toy import tree
