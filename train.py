@@ -903,7 +903,18 @@ def settings(argv):
 
     def fitting_presets(args):
         chosen.update(fitted(args))
-        return {**{name: one.value for name, one in chosen.items()}, **presets(args)}
+        ready = presets(args)
+        fitting = {name: one.value for name, one in chosen.items()}
+
+        # A rival's preset is for a whole data set: of few clips, what fits them goes first.
+        if args.data == "custom" and args.model != "pevl":
+            for name in ("batch", "epochs", "warmup", "eval_every"):
+                if name in fitting:
+                    ready[name] = fitting[name]
+        # With settings of their own these are no longer the paper's.
+        if fitting and args.recipe == "preset":
+            ready.pop("recipe", None)
+        return {**fitting, **ready}
 
     classes = (TrainConfig, DataConfig, PeVLConfig)
     configs, values = build_configs(argv, classes, fitting_presets, __doc__, extra)

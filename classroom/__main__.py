@@ -7,11 +7,12 @@
     python -m classroom hidden DIR --seed 7                    clips for the open task
     python -m classroom board out/*/eval-test-1view.json       its leaderboard
 """
-if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+if __name__ == "__main__":                        # before all other imports
     import support.interrupt
 
 import argparse
 import sys
+from pathlib import Path
 
 from classroom import report
 from classroom.assignments import ASSIGNMENTS, MARKS, chosen
@@ -68,6 +69,13 @@ def show_list():
 def make_command(args):
     """make: the copy, and the solutions where they are asked for."""
     marks, assignments = chosen(args.names)
+
+    # What is wrong with the second folder is told before the first is written.
+    if args.solutions:
+        solutions = refuse_full(args.solutions).resolve()
+        if Path(args.out).resolve() in (solutions, *solutions.parents):
+            raise ValueError(f"--solutions {args.solutions} lies in the student's copy {args.out}. "
+                             "Expected a folder of its own. Choose another.")
     make_copy(args.out, marks, assignments)
     print(f"{args.out}: the student's copy of {', '.join(args.names)}; ASSIGNMENT.md says the rest")
     if args.solutions:

@@ -28,6 +28,7 @@ from clip_model import load_clip, normalise, token_texts
 from data import DATASETS, cut, place, test_view
 from pevl import cosine, predict, text_discrepancy
 from published.annotations import diving_text
+from support.processes import reseed
 from support.sampling import nearest, sample_instants, video_frame_index
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -238,7 +239,7 @@ def measure_toy():
     config = toy_config()
     texts = toy_texts()
     state = torch.random.get_rng_state()
-    torch.manual_seed(0)
+    reseed(0)                                     # as train.py does, of seed 0
     model = build_model(config, load_clip("tiny"), texts).eval()
     torch.random.set_rng_state(state)
 

@@ -99,7 +99,7 @@ def board(paths):
         try:
             found = json.loads(path.read_text("utf-8"))
             rows.append((float(found["top1"]), float(found["mean"]), int(found["clips"]), path))
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no evaluation. Expected an eval-<split>-<views>view.json. "
                              "`python eval.py` writes one beside the checkpoint.") from None
     rows.sort(key=sort_key)

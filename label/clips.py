@@ -97,6 +97,7 @@ def with_times(pose, video):
         instants = instants_of(video)
         if not is_even(len(pose.times), len(instants)):
             raise ValueError(f"{len(pose.times)} rows of poses beside {len(instants)} frames of "
-                             f"{video}. Expected as many. Give its own pose file with --pose.")
+                             f"{video}. Expected a row for every frame, or every second, third "
+                             "or fourth. Give its own pose file with --pose.")
         pose.times = pose.clock(instants)
     return pose

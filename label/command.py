@@ -49,9 +49,12 @@ def label_videos(cfg, labeller):
     print(labeller.origin)
     tell_labels(labeller)
     if not labeller.low:
+        flag = ""
+        if cfg.ckpt or cfg.row:
+            flag = f" --ckpt {cfg.ckpt}" if cfg.ckpt else f" --row {cfg.row}"
         print("note: this run does not tell how similar its validation clips were to their labels, "
-              "so that a video unlike them is not noticed; `python eval.py --eval-split val` "
-              "measures it")
+              f"so that a video unlike them is not noticed; `python eval.py{flag} --eval-split "
+              "val` measures it")
     for doubt in labeller.text_doubts:
         print(f"warning: {doubt}")
     folder = Path(cfg.out or "out/videos")
@@ -183,8 +186,8 @@ def follow(cfg, labeller, video, folder):
         answers.append(labeller.answer_clip(dataset, index, cfg.average))
         progress.show(index + 1)
 
-    # What is doubtful about a window is in its row; here it is counted. The person is that of the
-    # whole video.
+    # What is doubtful about a window is in its row; here it is counted. The person is that of all
+    # windows together.
     unlike = sum(bool(answer.doubts) for answer in answers)
     for answer in answers:
         labeller.complete(answer, facts, poses)

@@ -163,7 +163,10 @@ class Labeller:
                                  f"trained with {self.model.joints}. Expected as many. Give a pose "
                                  "file of that kind with --pose.")
             clip = with_times(clip, video)
-            facts = person_facts(clip.keypoints, clip.scores)
+            # Of the part that is labelled: who is seen in another minute says nothing of this one.
+            when = clip.times - clip.times[0] + 1e-3
+            asked = (spans[0][0] <= when) & (when < spans[-1][1])
+            facts = person_facts(clip.keypoints[asked], clip.scores[asked])
         dataset = VideoClips(self.data_cfg, video, spans, clip, self.labels,
                              self.prompts(self.labels), views)
         return dataset, facts, poses
@@ -192,27 +195,37 @@ class Labeller:
         alone = {}
         for name, mean in means.items():
             if name != "all":
-                alone[name] = (self.labels[int(mean.argmax())], float(mean.max()) / scale)
+                # The label as it was averaged. Beside it the mean of the cosines, also where the
+                # probabilities were averaged, whose logarithm is no cosine.
+                best = int(mean.argmax())
+                cosine = average_views(logits[name], dataset.views)[0, best] / scale
+                alone[name] = (self.labels[best], float(cosine))
 
         clip = dataset.clips[index]
         answer = Answer(clip.path, clip.start, clip.end, ranked, alone)
-        if average == "similarities":
+        # Other labels than the trained ones have other similarities, which prove nothing.
+        if average == "similarities" and self.labels == self.trained:
             best = {name: float(mean.max()) for name, mean in means.items()}
             answer.doubts = self.doubts(best)
         return answer
 
     @torch.no_grad()
     def doubts(self, best):
-        """A sentence for each similarity that is lower than in 99 of 100 validation clips.
+        """A sentence for each figure that is lower than in 99 of 100 validation clips.
 
-        best: name -> logit of the label that won. The figures are logits over 1 / tau, cosines.
+        best: name -> logit of the label that won. Told are logits over 1 / tau, similarities; of a
+        linear head, which has no tau, the logits themselves.
         """
-        scale = float(inverse_tau(self.model.logit_scale))
+        scale = 1.0
+        whole = "logit"
+        if self.model.compares_texts:
+            scale = float(inverse_tau(self.model.logit_scale))
+            whole = "mean similarity"
         found = []
         for name, logit in best.items():
             low = self.low.get(name)
             if low is not None and logit < low:
-                what = "mean similarity" if name == "all" else f"similarity {name}"
+                what = whole if name == "all" else f"similarity {name}"
                 found.append(f"unlike the validation clips: its best {what} is "
                              f"{logit / scale:.3f}, and {low / scale:.3f} or more in 99 % of them")
         return found

@@ -26,12 +26,12 @@ PLACES = ("out", "root", "poses", "fresh", "resume", "force", "workers", "device
 def verdict(first, second, pair):
     """A sentence on a paired difference that says no more than its interval does. pair: Paired."""
     bounds = f"{points(pair.low)} to {points(pair.high)}"
+    interval = "the 95 % interval of the difference in top-1"
     if pair.low > 0:
-        return f"{first} is ahead: the 95 % interval of the difference is {bounds} points."
+        return f"{first} is ahead: {interval} is {bounds} points."
     if pair.high < 0:
-        return f"{second} is ahead: the 95 % interval of the difference is {bounds} points."
-    return (f"The clips do not tell the two apart: the 95 % interval of the difference, {bounds} "
-            "points, holds 0.")
+        return f"{second} is ahead: {interval} is {bounds} points."
+    return f"The clips do not tell the two apart: {interval}, {bounds} points, holds 0."
 
 
 def figures_of(comparison, a):
@@ -151,7 +151,7 @@ def seeds_of(row):
 def lab_bar(row):
     """A row of the lab as a bar: its whisker is one standard deviation to each side."""
     # The whisker must stay on the axis, though a mean plus a deviation may pass 100.
-    one = Bar(row.name, row.mean / 100)
+    one = Bar(row.name, row.mean / 100, whisker="one standard deviation to each side,")
     if row.spread is not None:
         one.low = max(row.mean - row.spread, 0) / 100
         one.high = min(row.mean + row.spread, 100) / 100

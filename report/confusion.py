@@ -187,7 +187,8 @@ def matrix_picture(confusion, order):
 
     # The root lifts rare confusions out of the ground: a share of 1 % is drawn like 10 %.
     pixels = np.zeros((K, K, 4), np.uint8)
-    on_top = wrong > 0
+    # The diagonal stays in sight: its neighbours are what is confused, whose dots would cover it.
+    on_top = (wrong > 0) & ~np.eye(K, dtype=bool)
     pixels[..., :3] = np.where(on_top[..., None], MISS, MARK)
     pixels[..., 3] = (255 * np.where(on_top, wrong, right) ** 0.5).round()
 
@@ -199,9 +200,9 @@ def matrix_picture(confusion, order):
     return tag("figure", picture(image, alt), tag("figcaption", said), class_="matrix-picture")
 
 
-def pairs_table(confusion, labels, count):
-    """The worst pairs as text; None where no answer is wrong."""
-    total = confusion.sum(1)
+def pairs_table(confusion, unread, labels, count):
+    """The worst pairs as text; None where no answer is wrong. unread: as of matrix_table."""
+    total = confusion.sum(1) + unread
     rows = []
     for true, answered, clips in worst_pairs(confusion, count):
         share = 100 * clips / max(int(total[true]), 1)

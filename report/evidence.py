@@ -179,7 +179,7 @@ def cost_rows(one, operations):
         return rows
 
     # The parts of the model and, last, their sum.
-    costs = count_costs(one.model.config, len(one.dataset.joints))
+    costs = count_costs(one.model.config, len(one.dataset.joints), texts=one.dataset.texts)
     sums = {"gmacs": 0.0, "tunable_m": 0.0, "total_m": 0.0}
     for name, cost in costs.items():
         for key in sums:
@@ -207,18 +207,32 @@ def comparison_of(one, rival):
     return Comparison(rival=b, top1=top1, mean=mean)
 
 
+def paper_beside(config, about):
+    """The papers' figures for an evaluation, or None, and what is set otherwise here: (Printed,
+    texts).
+
+    config: settings of the run, without `data` for zero-shot CLIP, which was trained on none.
+    about: of the evaluation, with its `data` and `views`. A figure of a paper is there only where
+    data set, system, backbone and switches are the same, and the run was trained on that data set.
+    """
+    data = about["data"]
+    if config.get("data", data) != data:
+        return None, []
+    here = {**config, "data": data}
+    printed = printed_for(here)
+    if printed is None:
+        return None, []
+    return printed, differing(printed, here, about["views"])
+
+
 def write_report(one, folder, device, rival=None, operations=False):
     """Write `report.html` into `folder`, and say so.
 
     one: Evaluated. rival: another one on the same clips, for a page of two runs. operations: count
     those of a clip, too, which takes some seconds.
     """
-    # A figure of the paper only where data set, system, backbone and switches are the same.
     mine = measured(one)
-    printed = printed_for({**mine.config, "data": one.about["data"]})
-    apart = []
-    if printed is not None:
-        apart = differing(printed, mine.config, one.about["views"])
+    printed, apart = paper_beside(mine.config, one.about)
     comparison = None
     if rival is not None:
         comparison = comparison_of(one, rival)

@@ -184,13 +184,14 @@ class Bar:
     low: float | None = None                      # the interval; None: not drawn
     high: float | None = None
     paper: float | None = None                    # the paper's figure; None: none
+    whisker: str = "interval"                     # what low and high are, in words
 
     @property
     def said(self):
         """The same in words."""
         words = f"{self.name} {percent(self.share)}"
         if self.low is not None:
-            words += f", interval {between(self.low, self.high)}"
+            words += f", {self.whisker} {between(self.low, self.high)}"
         if self.paper is not None:
             words += f", the paper {percent(self.paper)}"
         return words

@@ -21,6 +21,19 @@ from torch import nn
 from support.files import atomic
 
 
+def seconds_of(steps):
+    """Seconds that the steps of a run took; measuring after the epochs is not counted.
+
+    steps: its rows of kind "step", each with the mean times of the steps since the row before.
+    """
+    seconds = 0.0
+    done = 0
+    for row in steps:
+        seconds += (row["step"] - done) * (row["data_s"] + row["step_s"])
+        done = row["step"]
+    return seconds
+
+
 def rows_of(folder, *kinds):
     """The rows of these kinds ("step", "epoch", "test") in a run's metrics.jsonl, a list of dicts.
 

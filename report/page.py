@@ -22,6 +22,7 @@ from report.confusion import (SMALL, ZOOM, matrix_picture, matrix_table, most_co
 from report.draw import is_accuracy, is_loss
 from report.figures import (Bar, bar, curves, figure, film, heat_map, interval_bars, line_chart,
                             scale)
+from report.log import seconds_of
 from report.markup import Html, document, fold, note, section, table, tag
 from report.wording import between, duration, metric_name, metrics_of, percent, shown_value
 from support.files import atomic
@@ -49,7 +50,8 @@ def paper_said(contents):
 def hero(m, figures):
     """The figure that counts, in large: the one that the paper prints first, else top-1.
 
-    figures: the paper's, metric -> percent. For Toyota-Smarthome it is the mean over classes.
+    figures: the paper's, metric -> percent. For Toyota-Smarthome the paper prints the mean over
+    classes.
     """
     # The first that is printed is the one that the benchmark's papers compare.
     metric = next(iter(figures), "top1")
@@ -139,7 +141,7 @@ def confusions(m):
     count = WORST
     if len(m.labels) <= ZOOM:
         count = WORST // 2
-    pairs = pairs_table(m.confusion, m.labels, count)
+    pairs = pairs_table(m.confusion, m.unread, m.labels, count)
     if pairs is None:
         pairs = tag("p", "No answer is wrong.")
     return section("confusion", "Which label is taken for which", parts, pairs)
@@ -319,21 +321,11 @@ def training(m):
 
 
 def spent_in_training(history):
-    """Seconds that the steps of a run took, and the most MiB that it held, or (None, None).
-
-    A row of the log has the mean times of the steps since the row before.
-    """
-    seconds = 0.0
-    peak = 0.0
-    before = 0
-    for row in history:
-        if row["kind"] == "step":
-            seconds += (row["step"] - before) * (row["data_s"] + row["step_s"])
-            before = row["step"]
-            peak = max(peak, row["peak_mib"])
-    if before == 0:
+    """Seconds that the steps of a run took, and the most MiB that it held, or (None, None)."""
+    steps = [row for row in history if row["kind"] == "step"]
+    if not steps:
         return None, None
-    return seconds, peak
+    return seconds_of(steps), max(row["peak_mib"] for row in steps)
 
 
 def costs(contents):
@@ -386,8 +378,8 @@ def persons(contents):
     # beside their number: if not, the pose is not what it went by.
     doubtful = faint(facts)
     if not doubtful:
-        parts.append(tag("p", f"Every clip shows a person in {percent(ENOUGH, 0)} of its frames or "
-                         "more."))
+        parts.append(tag("p", "Every clip with a pose file shows a person in "
+                         f"{percent(ENOUGH, 0)} of its frames or more."))
         return section("persons", "People in the pose files", parts)
     right = 0
     names = set(doubtful)
@@ -415,7 +407,7 @@ def broken(m):
         replaced.update(dict.fromkeys(row.get("broken", ())))
     if replaced:
         parts.append(tag("p", f"{len(replaced)} training clips could not be read and were "
-                         f"replaced by others of their class: {', '.join(replaced)}."))
+                         f"replaced by others, mostly of their class: {', '.join(replaced)}."))
     return section("broken", "Broken clips", parts)
 
 

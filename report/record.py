@@ -12,10 +12,11 @@ add_row    | a row more in the page                              | test_a_row_is
 facts_of   | what `eval.py` writes into the JSON for this        | test_record_of_a_run
 """
 import json
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
-from report.log import rows_of
+from report.log import rows_of, seconds_of
 from support.files import atomic, hash_of
 
 # Column of the table -> its name in the JSON, or in what the command line says.
@@ -42,19 +43,10 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 
 
 def hours_of(folder):
-    """Hours that a run has trained, by its metrics.jsonl; None where there is none.
-
-    A row of kind "step" tells the mean seconds of a step since the row before it; measuring after
-    the epochs is not counted.
-    """
+    """Hours that a run has trained, by its metrics.jsonl; None where there is none."""
     if not (Path(folder) / "metrics.jsonl").exists():
         return None
-    seconds = 0.0
-    done = 0
-    for row in rows_of(folder, "step"):
-        seconds += (row["step"] - done) * (row["data_s"] + row["step_s"])
-        done = row["step"]
-    return seconds / 3600
+    return seconds_of(rows_of(folder, "step")) / 3600
 
 
 def facts_of(path, saved, variant):
@@ -74,7 +66,7 @@ def facts_of(path, saved, variant):
     # No evaluation is lost to a config.json that is not there, or that somebody has edited.
     about = path.with_name("config.json")
     with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-        facts["command"] = " ".join(json.loads(about.read_text("utf-8")).get("command", []))
+        facts["command"] = shlex.join(json.loads(about.read_text("utf-8")).get("command", []))
     return facts
 
 

@@ -6,9 +6,8 @@ with_progress | how far an evaluation is                         | test_eval.py:
 summary       | accuracy, by class too, and what went wrong      | test_eval.py: test_evaluation_*
 """
 from report.metrics import intervals_of
+from report.wording import METRICS
 from support.progress import Progress
-
-NAMES = {"top1": "top-1", "mean": "mean over classes"}      # of metrics, as they are printed
 
 
 def align(lines):
@@ -52,7 +51,7 @@ def summary(result, labels):
              f"mean over classes {100 * result['mean']:.2f} %   {result['clips']} clips"]
     ranges = []
     for name, one in intervals_of(result).items():
-        ranges.append(f"{NAMES[name]} {100 * one.low:.1f} to {100 * one.high:.1f}")
+        ranges.append(f"{METRICS[name]} {100 * one.low:.1f} to {100 * one.high:.1f}")
     if ranges:
         lines.append(f"95 % interval over clips: {', '.join(ranges)} %")
 

@@ -15,7 +15,7 @@ SHOWN = len(SERIES)                               # labels with a colour of thei
 
 def clock(seconds):
     """Seconds as minutes and seconds: 65.5 -> '1:05.5', 65 -> '1:05'."""
-    minutes, rest = divmod(float(seconds), 60)
+    minutes, rest = divmod(round(float(seconds), 1), 60)       # first: 59.96 is 1:00
     if rest == int(rest):
         shown = f"{rest:02.0f}"
     else:

@@ -114,8 +114,11 @@ def watch(owner, method, name, ledger, memo):
     setattr(owner, method, measured)
 
 
-def build_on_meta(config, joints):
-    """The system that `config` names and its CLIP, with shapes and without values."""
+def build_on_meta(config, joints, texts=None):
+    """The system that `config` names and its CLIP, with shapes and without values.
+
+    texts: K prompts; None: 48 like Diving48's.
+    """
     sizes = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
     with Blank(), torch.device("meta"):
         clip = CLIP(sizes)
@@ -127,22 +130,22 @@ def build_on_meta(config, joints):
 
     clip.encode_text = sentences_only
     with Blank():
-        model = build_model(config, clip, dives(), joints).to("meta").eval()
+        model = build_model(config, clip, texts or dives(), joints).to("meta").eval()
     del clip.encode_text                          # the class's own method is visible again
     return model, clip
 
 
 @torch.no_grad()
-def count_costs(config, joints=17, memo=None):
+def count_costs(config, joints=17, memo=None, texts=None):
     """Costs of one clip: part -> {"gmacs": G multiply-accumulates, "tunable_m", "total_m": M
     parameters}. The part "similarity" is what no named part accounts for.
 
     config: PeVLConfig. memo: a dict that several calls may share, so that equal parts are counted
-    once. The texts count once, as if encoded for this clip alone, though an evaluation encodes them
-    once for all clips (D26).
+    once. texts: K prompts; None: 48 like Diving48's. They count once, as if encoded for this clip
+    alone, though an evaluation encodes them once for all clips (D26).
     """
     memo = {} if memo is None else memo
-    model, clip = build_on_meta(config, joints)
+    model, clip = build_on_meta(config, joints, texts)
     T, Tv, S = config.pose_frames, config.video_frames, config.image_size
     with torch.device("meta"):
         batch = {"frames": torch.empty(1, Tv, 3, S, S),

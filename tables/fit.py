@@ -102,10 +102,10 @@ def fitted(args):
             chosen["image_size"] = Choice(side, f"what {args.backbone} reads")
 
     if args.backbone == "tiny" and args.data != "toy":
-        epochs = chosen.get("warmup")
+        warmup = chosen.get("warmup")
         chosen.update(tiny(args.model))
-        if epochs:                                # few clips: many short epochs need more of them
-            chosen["warmup"] = epochs
+        if warmup:                                # few clips: many short epochs need more of them
+            chosen["warmup"] = warmup
     return chosen
 
 

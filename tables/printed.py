@@ -10,6 +10,7 @@ ViLP, abstract           | PRINTED      | test_printed_figures_are_the_papers
 """
 from dataclasses import dataclass, field
 
+from data import DATASETS
 from systems.config import SWITCHES, PeVLConfig
 from tables.rows import ROWS, row_flags
 
@@ -99,4 +100,12 @@ def differing(printed, config, views):
         if name in here and here[name] != value:
             words = name.replace("_", " ")
             said.append(f"{words} {here[name]} here, {value} in the paper")
+
+    # Of versions, protocols and splits the paper's is the first that the data set has.
+    entry = DATASETS[config["data"]]
+    if entry.variant:
+        usual = next(iter(entry.counts))
+        chosen = str(config.get(entry.variant) or usual)
+        if chosen != usual:
+            said.append(f"{entry.variant} {chosen} here, {usual} in the paper")
     return said

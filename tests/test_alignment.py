@@ -12,6 +12,7 @@ import torch
 from clip_model import load_clip, token_texts
 from data import Clips, DataConfig
 from eval import settings_of
+from pose import read_pose
 from published.annotations import diving_text
 from systems.config import PeVLConfig
 from systems.registry import build_model
@@ -104,21 +105,28 @@ class Knows:
         frames = torch.full((B, POSE_FRAMES, len(alignment.LABEL) + 1), 1e-3)
         for row, label in enumerate(batch["label"].tolist()):
             dive = dive_of(label)
-            seconds = middles_of(dive)
+            seconds = instants_of(dive)
             for name, (begin, end) in alignment.moments_of(dive).items():
                 inside = (begin <= seconds) & (seconds <= end)
                 frames[row, inside == self.right, alignment.LABEL.index(name)] = 1.0
         return {"pose_frames": frames}
 
 
-def middles_of(dive):
-    """When the pose frames are, (T,): the middles of equal parts of a clip of 2 s, 32 frames.
+def instants_of(dive):
+    """When the pose frames are, (T,): every second one of 32 frames, sixteen a second.
 
-    A frame stands for the time around it, so that the clip begins half a frame before its first.
+    The middle of each part of the clip lies halfway between two frames, and the earlier is taken.
     """
-    first = tree.toy_times(dive, tree.TOY_SETTINGS)[0]
-    begin = first - 0.5 / 16
-    return begin + 2 * (np.arange(POSE_FRAMES) + 0.5) / POSE_FRAMES
+    return tree.toy_times(dive, tree.TOY_SETTINGS)[::2]
+
+
+def test_pose_frames_are_every_second_frame(sixteen_clips):
+    """What `instants_of` says is so: the rows of a pose file that a clip is made of."""
+    clip = sixteen_clips.clips[0]
+    rows = read_pose(sixteen_clips.pose_path(clip))
+    assert len(rows.scores) == 32
+    assert np.allclose(sixteen_clips[0]["scores"][0], rows.scores[::2])
+    assert not np.allclose(rows.scores[::2], rows.scores[1::2]), "any frames would do"
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -128,6 +136,14 @@ def test_alignment_counts_frames_in_their_moments(sixteen_clips, model, right):
     assert set(shares) == {"takeoff", "somersaults", "position", "twists"}
     for name, (hits, chance, clips) in shares.items():
         assert clips == (4 if name == "twists" else 16), name
+        inside = []
+        for label in range(16):
+            dive = dive_of(label)
+            if name in alignment.moments_of(dive):
+                begin, end = alignment.moments_of(dive)[name]
+                seconds = instants_of(dive)
+                inside.append(np.mean((begin <= seconds) & (seconds <= end)))
+        assert chance == pytest.approx(np.mean(inside)), f"{name}: not of the frames that are shown"
         assert 0.1 < chance < 0.7, name
         # Frames in two moments at once are less similar to either word, but never to none.
         assert hits == (1.0 if right else 0.0), name

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from classroom import grade as grading
+from classroom import __main__ as commands
 from classroom import make, report
 from classroom.__main__ import main
 from classroom.assignments import ASSIGNMENTS, MARKS, blanks_of, chosen
@@ -292,6 +293,20 @@ def test_solutions_hold_what_a_teacher_needs(tmp_path, monkeypatch):
         make.make_solutions(target, ["eq5"], seed=3)
 
 
+def test_solutions_are_refused_before_the_copy_is_made(tmp_path, monkeypatch, capsys):
+    """A full folder, and one inside the student's copy, who would get the answers."""
+    made = []
+    monkeypatch.setattr(commands, "make_copy", lambda *what: made.append(what))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    for solutions, said in (("full", "is not empty"), ("stu/answers", "in the student's copy"),
+                            ("stu", "in the student's copy")):
+        assert commands.main(["make", "eq5", "--out", str(tmp_path / "stu"),
+                              "--solutions", str(tmp_path / solutions)]) == 2
+        assert said in capsys.readouterr().err
+    assert not made
+
+
 # ---- Grading -------------------------------------------------------------------------------------
 
 def test_hand_in_brings_no_settings_along(tmp_path):
@@ -448,6 +463,11 @@ def test_board_names_what_is_no_evaluation(foreign, tmp_path):
     (tmp_path / "c.json").write_text(foreign)
     with pytest.raises(ValueError, match="c.json is no evaluation"):
         report.board([tmp_path / "a.json", tmp_path / "c.json"])
+
+
+def test_board_names_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="b.json is no evaluation"):
+        report.board([tmp_path / "b.json"])
 
 
 def test_senseless_limits_and_seeds_are_refused(tmp_path, capsys):

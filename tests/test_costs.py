@@ -112,6 +112,14 @@ def test_parts_of_other_systems_are_all_of_them(model):
     assert sum(part["total_m"] for part in parts) == pytest.approx(total)
 
 
+def test_costs_are_of_the_texts_that_are_there():
+    """A linear head has a row for each label: 16 on the toy benchmark, not Diving48's 48."""
+    config = PeVLConfig(model="aim", backbone="tiny", image_size=80, pose_frames=2, video_frames=2)
+    of_48 = count_costs(config)["head"]["total_m"]
+    of_16 = count_costs(config, texts=["a dive"] * 16)["head"]["total_m"]
+    assert of_16 == pytest.approx(of_48 / 3)
+
+
 # ---- D20 and D30: what P2V and V2P would cost ----------------------------------------------------
 
 def ucmr(memo, **changes):

@@ -251,6 +251,17 @@ def test_two_runs_must_have_answered_the_same_clips():
         evidence.comparison_of(a, b)
 
 
+def test_a_paper_s_figure_is_of_a_run_that_was_trained_on_the_data():
+    """PeVL of Diving48 on the clips of Gym99 is zero-shot, and Table 2 is not."""
+    config = {"data": "gym99", "model": "pevl", "backbone": "ViT-B/16", "pose_frames": 48,
+              "video_frames": 16, "image_size": 224}
+    printed, apart = evidence.paper_beside(config, {"data": "gym99", "views": 1})
+    assert printed.figures["top1"] == 96.5
+    assert apart == ["views 1 here, 3 in the paper"]
+    assert evidence.paper_beside({**config, "data": "diving48"},
+                                 {"data": "gym99", "views": 3}) == (None, [])
+
+
 # ---- Whole commands ------------------------------------------------------------------------------
 
 FIGURES = ("top1", "top5", "mean", "top1/vs", "top1/ps", "top1/fw")

@@ -59,6 +59,17 @@ def test_tiny_backbone_sets_what_follows_from_it():
     assert vilp.tau_fw == 1.0
 
 
+@pytest.mark.parametrize("model", ["pevl", "vilp", "aim"])
+def test_few_clips_of_ones_own_go_before_a_rivals_preset(root, model):
+    """AIM's batch of 64 could not be filled; and what is chosen is not called the paper's."""
+    flags = ["--data", "custom", "--root", str(root), "--model", model]
+    (cfg, _, _), values = train.settings(flags)
+    assert (cfg.batch, cfg.epochs) == (8, 100)
+    assert cfg.recipe == "preset"
+    for name in ("--batch 8", "--epochs 100", "--warmup 5.0", "--eval-every 5"):
+        assert any(reason.startswith(name) for reason in values.reasons), name
+
+
 @pytest.mark.parametrize("argv", [["--data", "diving48"], []], ids=["diving48", "toy"])
 def test_papers_defaults_stay(argv):
     """Nothing is chosen for a benchmark on a real backbone, nor for the toy."""

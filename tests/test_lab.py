@@ -143,6 +143,14 @@ def test_lab(tree, tmp_path, trainings, capsys):
 
     trainings.begin(limit=0)
     assert lab.main(command) == 0, "all is there, and something is trained"
+
+    # A folder in which another run was made since: its page is not the figure's.
+    with open(out / "table7-p/seed0-epochs1/metrics.jsonl", "a") as log:
+        log.write('{"kind": "test", "top1": 0.123456}\n')
+    assert lab.main(command) == 0
+    page = (out / "table9.html").read_text(encoding="utf-8")
+    assert "table7-p/seed0" not in page, "a figure leads to the page of another run"
+    assert "table7-p/seed1" in page
     assert lab.main([*command, "--fresh"]) == 130, "--fresh trains again"
     trainings.begin(limit=1)
     assert lab.main([*command, "--lambda-r", "0.2"]) == 2, "other settings: not these runs"

@@ -209,7 +209,34 @@ def test_doubts_come_with_the_figure(own_model):
 
     scale = float(own_model.model.logit_scale.detach().exp())
     (said,) = own_model.doubts({"all": 4.0, "vs": 2.0})
-    assert f"{4 / scale:.3f}, and {5 / scale:.3f} or more in 99 %" in said
+    assert f"mean similarity is {4 / scale:.3f}, and {5 / scale:.3f} or more in 99 %" in said
+
+
+def test_doubts_of_a_linear_head_are_of_its_logits(own_model, monkeypatch):
+    """It has no tau, and what it gives is no similarity."""
+    own_model.low = {"all": 5.0}
+    monkeypatch.setattr(type(own_model.model), "compares_texts", False)
+    (said,) = own_model.doubts({"all": 4.0})
+    assert "its best logit is 4.000, and 5.000 or more in 99 % of them" in said
+
+
+def test_other_labels_raise_no_doubts(own_model, video):
+    """The best of other labels is lower or higher by itself: nothing is known of such clips."""
+    own_model.low = {"all": 1e6}
+    assert any("unlike" in doubt for doubt in own_model.answer(video).doubts)
+    own_model.set_labels(own_model.labels[:2])
+    assert not any("unlike" in doubt for doubt in own_model.answer(video).doubts)
+
+
+def test_similarities_alone_are_cosines_whatever_is_averaged(model, video):
+    """A mean of probabilities is kept as its logarithm, which is no cosine."""
+    of_cosines = model.answer(video, views=3).alone
+    of_shares = model.answer(video, views=3, average="probabilities").alone
+    found = model.similarity(video, model.labels, views=3)
+    for name, (label, cosine) in of_shares.items():
+        assert cosine == pytest.approx(float(found[name][model.labels.index(label)]), abs=1e-5)
+        if label == of_cosines[name][0]:
+            assert cosine == pytest.approx(of_cosines[name][1], abs=1e-5)
 
 
 def test_lowest_comes_from_the_validation_split(trained, model):
@@ -334,6 +361,19 @@ def test_start_and_end_cut_video_and_pose(model, tmp_path):
         model(whole, start=9.0, end=10.0)
 
 
+def test_the_person_is_that_of_the_part_that_is_labelled(model, tmp_path):
+    """Nobody in the first second of two: that is said of this second and not of the next."""
+    video = square_video(tmp_path / "a.mp4", seconds=2, rate=8)
+    clip = pose.read_pose(video.with_suffix(".npz"))
+    clip.scores[:8] = 0
+    pose.write_pose(video.with_suffix(".npz"), **vars(clip))
+    first = model.answer(video, end=1.0)
+    second = model.answer(video, start=1.0)
+    assert (first.person.frames, second.person.frames) == (8, 8)
+    assert not first.person.is_enough
+    assert second.person.is_enough
+
+
 def test_unknown_times_are_laid_over_the_video(model, tmp_path):
     """Public pose files have no times; a span of such a video is cut all the same."""
     video = square_video(tmp_path / "a.mp4", seconds=2)
@@ -360,7 +400,7 @@ def test_poses_of_another_video_are_not_spread_over_this_one(tmp_path, rows, is_
     if is_even:
         assert not np.isnan(clips.with_times(clip, video).times).any()
     else:
-        fault = f"{rows} rows of poses beside 40 frames.*Expected as many"
+        fault = f"{rows} rows of poses beside 40 frames.*Expected a row for every frame"
         with pytest.raises(ValueError, match=fault):
             clips.with_times(clip, video)
 
@@ -429,6 +469,7 @@ def test_clock_shows_minutes_and_seconds():
     """Tenths only where there are any."""
     assert clock(65) == "1:05"
     assert clock(65.5) == "1:05.5"
+    assert clock(59.96) == "1:00", "a minute has no sixtieth second"
 
 
 def test_examples_of_docstrings():

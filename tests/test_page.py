@@ -244,7 +244,8 @@ def test_worst_pairs_and_labels_are_said(made):
     pairs = confusion.worst_pairs(m.confusion, 5)
     assert pairs
     for true, answered, clips in pairs:
-        row = f"{m.labels[true]}{m.labels[answered]}{clips} of {m.confusion[true].sum()}"
+        row = f"{m.labels[true]}{m.labels[answered]}{clips} of "
+        row += f"{m.confusion[true].sum() + m.unread[true]}"
         assert row in said, "cells of a table follow each other"
 
     rows = page.label_rows(m)
@@ -349,7 +350,8 @@ def test_persons_are_told_and_faint_clips_named():
 def test_persons_in_every_clip_or_in_none():
     """Without faint clips one sentence; without anybody no score of joints that are not there."""
     c = contents(persons={"clip 0": GOOD})
-    assert "Every clip shows a person in 50 % of its frames or more." in page_text(c)
+    assert ("Every clip with a pose file shows a person in 50 % of its frames or more."
+            in page_text(c))
 
     c.persons = {"clip 0": NOBODY}
     said = page_text(c)
@@ -423,6 +425,17 @@ def test_many_labels_are_a_picture_and_a_table():
     assert len(set(zoomed)) == 24
     for true, answered, _ in confusion.worst_pairs(table, 12):
         assert {true, answered} <= set(zoomed), "twelve pairs are 24 labels at most"
+
+
+def test_the_diagonal_of_a_picture_is_never_covered():
+    """Neighbours are what is confused: their wide dots must leave the right answers blue."""
+    K = 100
+    table = 80 * np.eye(K, dtype=int) + 10 * np.roll(np.eye(K, dtype=int), 1, axis=1)
+    (image,) = pictures(str(confusion.matrix_picture(table, list(range(K)))))
+    zoom = len(image) // K
+    cells = image[zoom // 2::zoom, zoom // 2::zoom]
+    for k in range(K):
+        assert (cells[k, k] == confusion.MARK).all(), f"label {k}: its right answers are hidden"
 
 
 # ---- Clips ---------------------------------------------------------------------------------------

@@ -76,6 +76,18 @@ def test_other_settings_are_said():
     assert said == ["video frames 8 here, 16 in the paper", "views 1 here, 3 in the paper"]
 
 
+@pytest.mark.parametrize("data, changes, said", [
+    ("smarthome", {"protocol": "cv2"}, ["protocol cv2 here, cs in the paper"]),
+    ("gym99", {"version": "v1.1"}, ["version v1.1 here, v1.0 in the paper"]),
+    ("gym99", {"version": ""}, []),
+    ("haa500", {}, []),
+])
+def test_other_protocols_and_versions_are_said(data, changes, said):
+    """A figure of the paper is of one of them: the first, which is the default."""
+    own = config(data, **changes)
+    assert differing(printed_for(own), own, views=3) == said
+
+
 @pytest.mark.parametrize("name", OF_OURS)
 def test_our_own_readings_have_no_figure_of_the_paper(name):
     """A switch that the paper does not have must not stand beside a figure that it printed."""

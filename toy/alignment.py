@@ -28,7 +28,7 @@ from data import Clips, DataConfig
 from eval import open_checkpoint, rebuild_from, settings_of
 from pevl import cosine
 from support.commands import run_command
-from support.sampling import sample_instants
+from support.sampling import nearest, sample_instants
 from support.settings import Parser
 from systems.views import clip_features
 from toy.captions import LABEL
@@ -91,7 +91,9 @@ def alignment(model, dataset, batch_size=16):
         for row, index in enumerate(batch["index"].tolist()):
             clip = plan[dataset.clips[index].id]
             dive = toy_dive(settings, clip.split, clip.label, clip.number)
-            instants = sample_instants(toy_times(dive, settings), middles)
+            times = toy_times(dive, settings)                           # of all frames
+            since = np.arange(len(times)) / settings["fps"]             # as the video has them
+            instants = times[nearest(since, sample_instants(since, middles))]       # of T frames
             mask = text["word_mask"][clip.label]                        # (W,)
             words = text["words"][clip.label, mask]                     # (words, e)
             A = cosine(features["pose_frames"][row], words)             # (T, words)
@@ -115,12 +117,13 @@ def main(argv=None):
     parser = Parser(description=__doc__, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ckpt", default="", help="a run of PeVL on the toy benchmark (newest)")
+    parser.add_argument("--clip", default="", help="the CLIP weights, where they have moved")
     parser.add_argument("--split", default="test", choices=("val", "test"), help="(test)")
     args = parser.parse_args(argv)
 
     def job():
         path, saved = open_checkpoint(args.ckpt)
-        model = rebuild_from(path, saved, "")
+        model = rebuild_from(path, saved, args.clip)
         config = model.config
         data = saved["config"]["data"]
         compares = config.text and config.fusion == "similarities"

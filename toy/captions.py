@@ -120,7 +120,8 @@ HEADS = (
 )
 TAILS = ("", ", a video of action", ", a video of diving action", ", diving")
 
-# Every phrase, and every word that a caption may hold: the vocabulary of the tiny CLIP.
+# Every phrase, and every word that a caption may hold, which the tiny CLIP's folded vocabulary must
+# keep apart (clip_model.py).
 WAYS = [
     way
     for values in TOY_PHRASES.values()

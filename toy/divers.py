@@ -393,7 +393,7 @@ class Clutter(NamedTuple):
     x: float
     y: float
     width: float      # half of what is drawn, roughly
-    height: float     # of a spectator: whether it is above .2 decides on the arm, up or down
+    height: float     # of a spectator: above .2 one arm is up, else stretched to the side
     nearness: float   # how fast it passes when the camera moves; 1: as fast as the diver's place
     rgb: tuple
     thing: str        # one of THINGS, or "": what a spectator holds, or what hangs there

@@ -60,8 +60,9 @@ from toy.results import CLAIMS, read_runs, write_runs, write_table
 # Every run behind the tables of docs/toy.md.
 PUBLISHED = tree.PROJECT / "docs" / "toy-runs.csv"
 
-# Settings that say nothing of a run's figures: those that may change while it is trained, but for
-# where its data and its first weights lie, and the row's name, which stands for its switches.
+# Settings that say nothing of a run's figures: what may change while it is trained, but for where
+# its data and its first weights lie and for --allow-broken; and the row's name, whose switches are
+# settings of their own.
 UNKEYED = train.FREE - {"root", "poses", "init", "allow_broken"} | {"row"}
 
 
@@ -90,8 +91,9 @@ def first_of_model():
 def key_of(configs):
     """Twelve hexadecimal digits of a run's settings, the toy's clips and the tiny CLIP.
 
-    Not of the code, of the number of threads, or of what lies in a folder that is named. Settings
-    that have their defaults are left out, so that a new flag changes no key.
+    Not of the code, of the machine (with --device auto and --precision auto), of the number of
+    threads, or of what lies in a folder that is named. Settings that have their defaults are left
+    out, so that a new flag changes no key.
     """
     differing = {"clips": tree.hash_of(tree.TOY_SETTINGS)}
     if TINY.exists():                             # else the tiny CLIP has random weights
@@ -153,7 +155,7 @@ def begin_worker(threads):
 
 
 def outcome(future, trial, jobs):
-    """Wait for a run; raise what it raised, with its name."""
+    """Wait for a run; raise what it raised, a ValueError with the run's name."""
     try:
         future.result()
     except BrokenProcessPool:
@@ -194,7 +196,8 @@ def trained(trials, jobs):
                     running[pool.submit(train.train, *following.configs)] = following
                 yield trial
     finally:
-        pool.shutdown(cancel_futures=True)        # waits until those that train have saved
+        # Waits for those that train: to their end or, after Ctrl-C, until they have saved.
+        pool.shutdown(cancel_futures=True)
 
 
 def line_of(trial):
@@ -228,8 +231,11 @@ def results_of(table, plan, folder):
         # Links are relative: the folder of a lab can be copied or served as it is.
         pages = []
         for trial in done:
+            # After --fresh with other flags a folder holds another run than the list's.
             page = trial.out / "report.html"
-            pages.append(page.relative_to(folder).as_posix() if page.exists() else "")
+            tests = rows_of(trial.out, "test")
+            is_this = bool(tests) and f"{100 * tests[-1]['top1']:.4f}" == trial.run["top1"]
+            pages.append(page.relative_to(folder).as_posix() if page.exists() and is_this else "")
         tops = [float(trial.run["top1"]) for trial in done]
         row = ROWS[name]
         results.append(LabRow(name.split("/")[1], row.what, row.top1, tops, pages))
@@ -340,6 +346,8 @@ def main(argv=None):
             known = {}
             if not args.fresh:
                 known = read_runs(folder / "runs.csv")
+            for table in tables:                  # what a later one refuses is told now
+                plan_runs(table, own.seeds, folder, flags, known)
             for table in tables:
                 lab(table, own.seeds, folder, flags, known, own.jobs)
 

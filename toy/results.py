@@ -60,9 +60,9 @@ def read_runs(path):
     except FileNotFoundError:
         return {}
     except (ValueError, csv.Error) as reason:
+        advice = "Move the file away" if number == 1 else "Remove this line, or the file"
         raise ValueError(f"{path} line {number}: {reason}. Expected a lab's list of runs, with "
-                         f"the columns {', '.join(RUN_FIELDS)}. Remove this line, or the "
-                         "file.") from None
+                         f"the columns {', '.join(RUN_FIELDS)}. {advice}.") from None
     return runs
 
 
@@ -109,7 +109,8 @@ def judge(results, better, worse):
 
     results: the LabRows of a table. better, worse: names of two rows. The standard error of a
     difference of two means is the root of the sum of their squares. A difference of more than two
-    such errors is hardly chance.
+    such errors comes by chance one time in twelve with five seeds, and one in five with two, which
+    do not know their own error well.
     """
     found = {result.name: result for result in results}
     if better not in found or worse not in found:
@@ -170,7 +171,8 @@ def markdown_of(table, results):
 
 def page_of(table, results):
     """The table as a page, each seed a link to the page of its run, where that is there."""
-    remarks = [*orders(results), *judge_all(table, results)]
+    # On the page names stand as they are; backticks are Markdown's.
+    remarks = [remark.replace("`", "") for remark in [*orders(results), *judge_all(table, results)]]
     return lab_page(table, "the toy benchmark", results, remarks)
 
 

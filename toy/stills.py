@@ -113,7 +113,7 @@ class ToyStills(torch.utils.data.Dataset):
     def crop(self, image, rng):
         """A still (h, w, 3) uint8 -> (1, 3, S, S), and the View that it was cut by: the centre or,
         in training, a random part of at least 65 %, away from the edges, with other light."""
-        # The same crops as clips get (data.py), so that the tiny CLIP sees what PeVL will show it.
+        # Cut by the functions that cut clips (data.py), but to smaller, square parts, and tinted.
         S = self.cfg.image_size
         H, W = image.shape[:2]
         view = test_view(H, W, S, 1)

@@ -19,7 +19,7 @@ run_workers | the processes that make clips             | test_workers_*, test_a
     poses/{name}.npz                its joints, as pose.py reads them; written after the video
     .toy.lock                       held by the process that makes the clips
 """
-if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
+if __name__ == "__main__":                        # before all other imports
     import support.interrupt
 
 import hashlib
@@ -416,8 +416,8 @@ def run_workers(root, shares, total, progress, lock=None):
     Raises ChildProcessError where a worker ended before its time; its message is on stderr.
 
     Workers are started afresh: nothing of torch is forked, the caller needs no `if __name__`. They
-    start in the project's folder, which `-m` puts first on their path: with `-c` that would be the
-    folder one stands in, and a file called json.py there would be run.
+    start in the project's folder, since `-m` puts the folder where a process starts first on its
+    path: were that the folder one stands in, a file called json.py there would be run.
     """
     command = [sys.executable, "-m", "toy.tree", str(root.absolute())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
