@@ -216,10 +216,13 @@ def reach_table(model, rates, drawn=True):
 
 
 def peak_mib(device):
-    """Most memory so far in MiB: of the GPU's tensors, or of this process."""
+    """Most memory so far in MiB: of the GPU's tensors, or of this process; 0 where none can tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2 ** 20
-    import resource                               # not on Windows
+    try:
+        import resource
+    except ImportError:                           # on Windows
+        return 0.0
     unit = 2 ** 20 if sys.platform == "darwin" else 2 ** 10         # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

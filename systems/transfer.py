@@ -120,10 +120,10 @@ def start_from_run(path, model, labels, clip_hash):
 def bike_name(name):
     """Our name in the temporal transformer -> BIKE's.
 
-    >>> bike_name("layers.5.linear1.bias")
+    >>> bike_name("5.linear1.bias")
     'transformer.resblocks.5.mlp.c_fc.bias'
     """
-    _, number, piece, *rest = name.split(".")
+    number, piece, *rest = name.split(".")
     return ".".join(["transformer.resblocks", number, BIKE_PIECES[piece], *rest])
 
 

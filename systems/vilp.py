@@ -107,10 +107,12 @@ class TemporalTransformer(nn.Module):
     def __init__(self, e, heads, frames, layers=6):
         super().__init__()
         self.position = nn.Parameter(torch.randn(frames, e) * 0.01)
-        layer = nn.TransformerEncoderLayer(
-            d_model=e, nhead=heads, dim_feedforward=4 * e, dropout=0.0, activation=QuickGELU(),
-            layer_norm_eps=1e-12, batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        # One by one: nn.TransformerEncoder would make them as copies, so that all start alike.
+        self.layers = nn.Sequential()
+        for _ in range(layers):
+            self.layers.append(nn.TransformerEncoderLayer(
+                d_model=e, nhead=heads, dim_feedforward=4 * e, dropout=0.0,
+                activation=QuickGELU(), layer_norm_eps=1e-12, batch_first=True, norm_first=True))
 
     def forward(self, frames):
         """frames (B, Tv, e) -> (B, Tv, e)."""

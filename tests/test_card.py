@@ -39,7 +39,7 @@ def shallow_model(blocks=1, **changes):
                                 text_layers=1)
     model = small_model(sizes, **changes)
     if model.config.model == "vilp":
-        model.mixer.layers.layers = model.mixer.layers.layers[:1]
+        model.mixer.layers = model.mixer.layers[:1]
     return model.train()
 
 

@@ -219,13 +219,13 @@ def test_temporal_transformer_by_formula():
     """v + six pre-norm layers on v + position, in training and by the fast path of evaluation."""
     mixer = vilp.TemporalTransformer(8, 2, 3).double()
     frames = randn(0, 2, 3, 8)
-    assert len(mixer.layers.layers) == 6
+    assert len(mixer.layers) == 6
 
     def norm(x, ln):
         return F.layer_norm(x, (8,), ln.weight, ln.bias, eps=1e-12)
 
     x = frames + mixer.position
-    for layer in mixer.layers.layers:
+    for layer in mixer.layers:
         normed = norm(x, layer.norm1)
         attended, _ = layer.self_attn(normed, normed, normed)
         x = x + attended
@@ -234,6 +234,14 @@ def test_temporal_transformer_by_formula():
     close(mixer(frames), frames + x, why="in training")
     with torch.no_grad():
         close(mixer.eval()(frames), frames + x, why="in evaluation")
+
+
+def test_layers_of_the_temporal_transformer_start_apart():
+    """Copies of one layer would get the same numbers to begin with, and much the same gradients."""
+    first, second, *_ = vilp.TemporalTransformer(8, 2, 3).layers
+    for name, p in first.named_parameters():
+        if p.dim() == 2:
+            assert not torch.equal(p, second.get_parameter(name)), f"{name} is a copy"
 
 
 # ---- Joints as pictures --------------------------------------------------------------------------

@@ -312,6 +312,14 @@ def test_a_machine_without_git_can_train(monkeypatch):
     assert versions["torch"] == torch.__version__
 
 
+def test_a_machine_that_cannot_tell_its_memory_can_train(monkeypatch):
+    """Windows has no `resource`; the progress line then says 0 MiB."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert log.peak_mib(torch.device("cpu")) == 0
+    monkeypatch.undo()
+    assert log.peak_mib(torch.device("cpu")) > 1
+
+
 # ---- Checkpoints ---------------------------------------------------------------------------------
 
 
