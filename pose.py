@@ -583,7 +583,8 @@ def read_boxes(path):
                 frames = clips.setdefault(row["clip"], {})
                 frames.setdefault(frame, []).append(box)
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {rows.line_num}: {str(row)[:200]}. Expected numbers in "
+            line = rows.reader.line_num           # the reader's own: also of a row that never ends
+            raise ValueError(f"{path}, line {line}: {str(row)[:200]}. Expected numbers in "
                              "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
 
     lists = {}

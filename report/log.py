@@ -216,7 +216,7 @@ def reach_table(model, rates, drawn=True):
 
 
 def peak_mib(device):
-    """Most memory so far in MiB: of the GPU's tensors, or of this process; 0 where none can tell."""
+    """Most MiB so far: of the GPU's tensors, or of this process; 0 where none can tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2 ** 20
     try:

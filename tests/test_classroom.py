@@ -211,6 +211,9 @@ def test_no_answer_is_in_the_copy(copy):
         handed_out.add(f"tests/spec/golden/{mark}.pt")
     assert {name for name in files if name.startswith("tests/")} == handed_out
 
+    packages = (copy / "pyproject.toml").read_text("utf-8")
+    assert '"toy"' in packages and '"classroom"' not in packages, "pip would look for it in vain"
+
     taken = []
     for file, names in blanks_of(MARKS).items():
         taken += bodies((ROOT / file).read_text("utf-8"), names, file)
@@ -281,8 +284,15 @@ def test_assignment_page_says_all():
 
 def test_solutions_hold_what_a_teacher_needs(tmp_path, monkeypatch):
     """Reference, oracles, a rubric with a price for each fact; nothing is ever written over."""
-    monkeypatch.setattr(make, "write_golden", lambda root, folder, seed: folder.mkdir())
+    seeds = []
+
+    def write_golden(root, folder, seed):
+        folder.mkdir()
+        seeds.append(seed)
+
+    monkeypatch.setattr(make, "write_golden", write_golden)
     target = make.make_solutions(tmp_path / "s", ["eq5"], seed=3)
+    assert seeds == [3], "the private answers are not those of the seed"
     assert (target / "reference/pevl.py").read_text() == (ROOT / "pevl.py").read_text()
     assert (target / "tests/spec/oracles.py").is_file()
     rubric = (target / "rubric.md").read_text()
@@ -325,6 +335,34 @@ def test_hand_in_brings_no_settings_along(tmp_path):
     assert not there & {*settings, "link.py", "tests", ".git"}
     assert (tmp_path / "work/pevl.py").read_text() == "# mine\n"
     assert "NotImplementedError" in (tmp_path / "work/clip_model.py").read_text()
+
+
+def test_grading_draws_other_answers_than_the_copy_has(tmp_path, monkeypatch):
+    """Those of its own seed: what lies in the student's copy is no answer here."""
+    seeds = []
+    monkeypatch.setattr(grading, "write_golden", lambda root, folder, seed: seeds.append(seed))
+    grading.lay_out_tests(tmp_path / "tests", seed=5)
+    assert seeds == [5]
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_answers(tmp_path):
+    """Of every mark."""
+    for seed in (0, 1):
+        make.write_golden(ROOT, tmp_path / str(seed), seed)
+    for mark in MARKS:
+        for name, cases in torch.load(tmp_path / f"0/{mark}.pt", weights_only=True).items():
+            others = torch.load(tmp_path / f"1/{mark}.pt", weights_only=True)[name]
+            same = [torch.equal(case["want"], other["want"]) for case, other in zip(cases, others)]
+            assert not all(same), f"{name}: the answers are those of the copy"
+
+
+def test_hidden_clips_are_of_their_own_seed(tmp_path, monkeypatch):
+    """As many test clips as the benchmark has; of the others one of each class."""
+    made = []
+    monkeypatch.setattr(commands, "make_toy", lambda *what: made.append(what))
+    assert main(["hidden", str(tmp_path / "hidden"), "--seed", "7"]) == 0
+    assert made == [(tmp_path / "hidden", {"seed": 7, "train": 16, "val": 16})]
 
 
 ANSWER = "    return logits.unflatten(0, (-1, views)).mean(1).softmax(-1)\n"

@@ -25,7 +25,7 @@ from pose import JOINT_SETS, PoseClip
 from published.annotations import SMARTHOME, SMARTHOME_NOT_BY_CAMERA, Clip
 from report.text import summary
 from runs import leave_out_pictures
-from trees import COCO, GYM_IDS, TREES, make_tree, pose, poses_for, video_bytes
+from trees import COCO, GYM_IDS, TREES, make_tree, pose, poses_for, text, video_bytes
 
 # ---- Ties of equal texts -------------------------------------------------------------------------
 
@@ -330,3 +330,56 @@ def test_tie_refuses_other_joints_than_the_first_file_has():
     """A data set has one set of joints."""
     with pytest.raises(ValueError, match="joints"):
         data.tie(poses_at(INSTANTS), CLIP, INSTANTS, JOINT_SETS["smarthome13"].names)
+
+
+def test_joints_are_read_at_the_moments_of_the_video():
+    """Rows ten a second, to 2.2 s, beside frames to 1.96 s: the moments are those of the frames."""
+    clips = Clips.__new__(Clips)                  # of which only the joints are read
+    clips.joints = COCO
+    poses = poses_at(np.arange(23) / 10)
+    poses.keypoints[:] = np.arange(23)[:, None, None]
+    keypoints, _ = clips._joints_at(poses, CLIP, INSTANTS, np.full(3, 0.5))
+    assert keypoints[:, 0, 0].tolist() == [3, 10, 16], "by the clock of the poses: 3, 11, 19"
+
+
+@pytest.mark.parametrize("end, fits", [(1.62, True), (1.58, False), (2.30, True), (2.34, False)])
+def test_tie_takes_rows_that_end_near_the_last_frame(end, fits):
+    """A tenth of the 1.96 s and four frames: 0.356 s before or behind it."""
+    assert data.covers(np.array([0, end]), INSTANTS) == fits
+
+
+@pytest.mark.parametrize("rows, fits", [(50, True), (45, True), (44, False), (13, True), (12, True),
+                                        (10, False), (5, False)])
+def test_tie_takes_every_frame_to_every_fourth(rows, fits):
+    """Of 50 frames; a tenth of them may be lost, and every fifth is too few."""
+    assert data.is_even(rows, 50) == fits
+
+
+# ---- The same clips twice ------------------------------------------------------------------------
+
+
+def test_a_clip_of_two_lists_is_known_by_its_span(make_tree):
+    """Whatever it is called; another span of the same video is another clip."""
+    cfg = make_tree("custom", read_poses=False)
+    text(cfg.folder, "clips.csv", "path,label,split,start,end\n"
+         "v/one.mp4,wave,train,0.1,0.3\nv/one.mp4,wave,test,0.10,0.30\nv/one.mp4,wave,test,0.3,\n")
+    trained = Clips(cfg, "train", train=True)
+    tested = Clips(cfg, "test", train=False)
+    assert data.shared_clips(trained, tested) == ["v/one_0.10_0.30"]
+
+
+def test_other_poses_are_other_data(three_clips):
+    """What a run is trained on is known by its joints, too; moved files are the same."""
+    before = data.fingerprint_clips(three_clips)
+    assert data.fingerprint_clips(three_clips) == before
+    pose(three_clips.cfg.folder, three_clips.clips[0].id, frames=11)
+    assert data.fingerprint_clips(three_clips) != before
+
+
+def test_a_test_split_that_serves_for_validation_is_told(make_tree, capsys):
+    """Diving48 has no third list: what chooses the epoch is what is measured."""
+    cfg = make_tree("diving48", read_poses=False)
+    Clips(cfg, "val", train=False)
+    assert "diving48 has no third split; test serves for validation too" in capsys.readouterr().out
+    Clips(cfg, "test", train=False)
+    assert "third split" not in capsys.readouterr().out

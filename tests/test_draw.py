@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pose import JOINT_SETS
+from pose import JOINT_SETS, SIDE_COLOURS
 from report import draw
 from strategies import drawn
 
@@ -66,7 +66,7 @@ def test_ticks_cover_the_range_with_round_steps(low, span):
 
 @pytest.mark.parametrize("K", [1, 2, 16, 80])
 def test_confusion_is_drawn(tmp_path, K):
-    """The diagonal's cells are full and dark, and no label runs off the edge; cells of 44 to 13."""
+    """Something is dark, and no label runs off the edge; cells of 44 to 13 pixels."""
     table = torch.eye(K, dtype=torch.long) * 7
     table[0, K - 1] += 2
     labels = []
@@ -80,6 +80,25 @@ def test_confusion_is_drawn(tmp_path, K):
     assert dark.sum() > 0.5 * cell * cell
     assert (pixels[:, -2:] == 255).all(), "something runs off the right edge"
     assert (pixels[-8:] == 255).all(), "something runs off the bottom"
+
+
+def test_confusion_has_true_labels_in_rows_and_answers_in_columns(tmp_path):
+    """Nine of label 0 are taken for label 2: shade and count stand in row 0, column 2."""
+    table = np.array([[0, 0, 9], [0, 0, 0], [0, 0, 0]])
+    draw.draw_confusion(table, ["a", "b", "c"], tmp_path / "c.png")
+    pixels = drawn(tmp_path / "c.png")
+    cell = 44
+    left = pixels.shape[1] - 24 - 3 * cell        # the matrix ends so far from the edges
+    top = pixels.shape[0] - 16 - 3 * cell
+    for row, column in np.ndindex(3, 3):
+        y = top + row * cell
+        x = left + column * cell
+        inside = pixels[y + 2:y + cell - 1, x + 2:x + cell - 1]
+        if (row, column) == (0, 2):
+            assert (inside == draw.BLUES[-1]).all(-1).mean() > 0.7
+            assert (inside == 255).all(-1).any(), "its count is not in the cell"
+        else:
+            assert (inside == draw.BLUES[0]).all(), f"row {row}, column {column} is not empty"
 
 
 def test_curves_are_drawn(tmp_path):
@@ -100,6 +119,11 @@ def test_curves_are_drawn(tmp_path):
         assert near(pixels[:, :middle], tint).any(), "two losses are two lines on the left"
         assert near(pixels[:, middle:], tint).any(), "two accuracies are two lines on the right"
 
+    panel = near(pixels[72:380, 60:510], draw.SERIES[0])      # the total, without the legend
+    columns = np.flatnonzero(panel.any(0))
+    first, last = (np.flatnonzero(panel[:, x]).mean() for x in (columns[0], columns[-1]))
+    assert first < last, "a loss that falls is drawn as one that rises"
+
 
 def test_bars_are_drawn(tmp_path):
     """A bar of 88 % is 88 % of the axis long; spread and the paper's figure may be missing."""
@@ -108,6 +132,45 @@ def test_bars_are_drawn(tmp_path):
     longest = near(drawn(tmp_path / "b.png"), draw.BLUE).sum(1).max()
     axis = 620                                    # pixels from 0 to 100 %
     assert longest == pytest.approx(0.88 * axis, abs=12), "the whisker and the rim hide a little"
+
+
+def test_bars_have_whisker_and_diamond_at_their_figures(tmp_path):
+    """40 +- 10 %, and 80 in the paper: in percent of the axis, of which 1 % is 6.2 pixels."""
+    draw.draw_bars([("PeVL", 40.0, 10.0, 80.0)], tmp_path / "b.png")
+    pixels = drawn(tmp_path / "b.png")[66:96]     # the bar alone: no title, no legend
+    left = np.flatnonzero(near(pixels, draw.BLUE).any(0))[0]
+    axis = pixels[:, left:left + 620]
+    diamond = np.flatnonzero(near(axis, draw.ORANGE).any(0)) / 6.2
+    whisker = np.flatnonzero(near(axis, draw.INK).any(0)) / 6.2
+    assert diamond.mean() == pytest.approx(80, abs=0.5)
+    assert whisker.min() == pytest.approx(30, abs=0.5)
+    assert whisker.max() == pytest.approx(50, abs=0.5)
+
+
+def test_strips_show_each_frame_with_its_own_joints(tmp_path):
+    """Three frames get lighter, and a shoulder moves from top right to bottom left."""
+    keypoints = np.full((3, 17, 2), -9.0)
+    keypoints[:, COCO.index("left_shoulder")] = (0.5, -0.5), (0, 0), (-0.5, 0.5)
+    scores = np.zeros((3, 17))
+    scores[:, COCO.index("left_shoulder")] = 1
+    greys = np.array([40, 120, 200], np.uint8)
+    frames = np.ones((3, 8, 8, 3), np.uint8) * greys[:, None, None, None]
+    clip = {"said": "", "right": None, "joints": COCO, "frames": frames, "keypoints": keypoints,
+            "scores": scores, "maps": {}}
+    draw.draw_strip([clip], tmp_path / "s.png")
+    pixels = drawn(tmp_path / "s.png")
+
+    light = []
+    places = []
+    for i in range(3):
+        x = draw.MARGIN + i * draw.STEP
+        cell = slice(x, x + draw.CELL)
+        light.append(pixels[draw.HEAD:draw.HEAD + draw.CELL, cell].mean())
+        row = pixels[draw.HEAD + draw.STEP:draw.HEAD + draw.STEP + draw.CELL, cell]
+        down, across = np.nonzero(near(row, SIDE_COLOURS["left"]))
+        places.append((across.mean() / draw.CELL * 2 - 1, down.mean() / draw.CELL * 2 - 1))
+    assert light == pytest.approx([40, 120, 200], abs=1)
+    assert np.allclose(places, keypoints[:, COCO.index("left_shoulder")], atol=0.03)
 
 
 def test_strips_are_drawn(tmp_path):

@@ -81,7 +81,7 @@ def test_extract_hrnet_with_known_boxes(tmp_path, weights):
 
 
 def test_extract_hrnet_of_a_clip_without_boxes(tmp_path, weights):
-    """A video that the csv does not name is broken; the others of a run are made all the same."""
+    """A video that the csv does not name is a BrokenClip, over which a run passes."""
     video = grey_video(tmp_path / "c.mp4", frames=1)
     boxes = write_boxes(tmp_path / "boxes.csv", [("a", 0, 10, 5, 60, 60)])
     with pytest.raises(pose.BrokenClip, match="no clip c"):
@@ -178,6 +178,32 @@ def test_follow_uses_the_joints_before_and_starts_anew_when_lost():
     assert (box[:2] < low).all()
     assert (box[2:] > high).all()
     assert (box[2:] - box[:2] < 1.3 * (high - low).max()).all()
+
+
+@pytest.mark.parametrize("seen, is_there", [(3, False), (4, True)])
+def test_follow_needs_four_joints_above_a_fifth(seen, is_there):
+    """Fewer are nobody; a joint at 0.2 is not seen."""
+    scores = np.full((1, 17), 0.2)
+    scores[0, :seen] = 0.21
+
+    def look(images, boxes):
+        return person_at(50, 40)[None], scores
+
+    frame = np.zeros((80, 120, 3), np.uint8)
+    found = pose.look_closer(frame, np.array([0, 0, 119, 79]), look, looks=1)
+    assert (found.box is not None) == is_there
+    assert (found.scores.max() > 0) == is_there
+
+
+def test_boxes_have_scores_and_several_a_frame(tmp_path):
+    """The score is 1 where it is not given; a frame without a row has no box."""
+    path = tmp_path / "scored.csv"
+    path.write_text("clip,frame,x0,y0,x1,y1,score\n"
+                    "a,2,0,0,9,9,0.5\na,0,1,1,2,2,\na,2,3,3,4,4,0.25\n")
+    (first, second, third) = pose.read_boxes(str(path))["a"]
+    assert first.tolist() == [[1, 1, 2, 2, 1]]
+    assert second.shape == (0, 5)
+    assert third.tolist() == [[0, 0, 9, 9, 0.5], [3, 3, 4, 4, 0.25]]
 
 
 # ---- Boxes by torchvision ------------------------------------------------------------------------
@@ -481,7 +507,7 @@ def test_extract_command_shares_the_work_by_shards(tmp_path, folder, quick):
 
 
 def test_extract_command_draws_overlays(tmp_path, folder, quick):
-    """--overlay: one more video for each, of the same frames, and no half file beside it."""
+    """--overlay: one more video, of as many frames, and no half file beside it."""
     overlays = tmp_path / "overlays"
     extract_quickly(folder / "-clip_1.mp4", tmp_path / "poses", "--overlay", overlays)
 
@@ -489,6 +515,19 @@ def test_extract_command_draws_overlays(tmp_path, folder, quick):
     assert len(drawn) == 3
     assert drawn[0].shape == (64, 96, 3)
     assert list(files_in(overlays)) == ["-clip_1.mp4"]
+
+
+def test_overlays_have_the_skeleton_and_fit_a_screen(tmp_path):
+    """On grey frames all colour is the skeleton's; of 1440 x 96 pixels 720 x 48 are left."""
+    video = grey_video(tmp_path / "a.mp4", frames=2, size=(1440, 96))
+    clip = pose.PoseClip(keypoints=np.stack([person_at(720, 48)] * 2), scores=np.ones((2, 17)),
+                         size=(96, 1440), times=[0, 0.05], joints=COCO)
+    pose.write_overlay(tmp_path / "o.mp4", video, clip)
+    for frame in pose.Video(tmp_path / "o.mp4"):
+        assert frame.shape == (48, 720, 3)
+        down, across = np.nonzero(np.ptp(frame.astype(int), axis=-1) > 60)
+        assert len(down) > 10, "no skeleton"
+        assert abs(across.mean() - 360) < 5 and abs(down.mean() - 24) < 5
 
 
 def test_extract_command_errors_are_one_line(tmp_path, folder, capsys):

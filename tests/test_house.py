@@ -4,8 +4,10 @@ STEPS is the order of the program from the ground up: whoever reads a file need 
 stands on lower steps. A new module fails here until it has a step.
 """
 import ast
+import doctest
 import fnmatch
 import functools
+import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,12 +210,23 @@ def test_tests_that_the_maps_name_are_where_they_say():
             cell = line.split("|")[-1]            # the column of tests is the last one
             files = re.findall(r"test_[\w*]+\.py", cell)
             words = re.findall(r"test_\w+(?![\w*]*\.py)(?:\*|\.\.\.)?", cell)
-            if "|" in line and not words:
+            if "|" in line and files and not words:       # a row that goes on names neither
                 at_the_head = files
+            if not line.strip():                  # the table ends
+                at_the_head = []
             for word in words:
                 where = (files or at_the_head) if "|" in line else []
                 assert has_test(word, tests_of, where or ["*"]), (
                     f"{name}: its docstring names {word} of {where or 'any file'}; it is not there")
+
+
+def test_examples_of_docstrings_come_out_as_printed():
+    """Small numbers that a reader redoes by hand, in whichever file they stand."""
+    for name, path in sources().items():
+        if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.M):
+            found = doctest.testmod(importlib.import_module(name))
+            assert found.attempted > 0, f"{name}: its examples are not found"
+            assert found.failed == 0, f"an example of {name} gives something else"
 
 
 def has_test(word, tests_of, files):

@@ -29,6 +29,7 @@ def test_import_smarthome(tmp_path, ending):
     points = np.arange(26.0).reshape(13, 2) * 4 + 10
     points[2] = -1, -1
     points[3] = 0, 0
+    points[5] = 0, 30                             # at the left edge, and there
     person = smarthome_person(points)
     small_points = [(400.0 + j % 2, 300.0 + j % 3) for j in range(13)]
     small = smarthome_person(small_points)

@@ -175,6 +175,20 @@ def test_import_needs_less_than_twice_the_pickle(tmp_path):
     assert peak < 2 * file.stat().st_size
 
 
+def test_pyskl_files_without_scores():
+    """A third number of a joint is its score; else a joint at (0, 0) is missing, and no other."""
+    joints = np.zeros((1, 1, 3, 2))
+    joints[0, 0, 1] = 0, 7
+    joints[0, 0, 2] = 5, 6
+    item = {"keypoint": joints, "img_shape": (9, 9)}
+    assert pose_files.read_pyskl(item).scores.tolist() == [[[False, True, True]]]
+
+    scored = np.concatenate([joints, np.array([0.1, 0.2, 0.3])[:, None] + joints[..., :1] * 0], -1)
+    persons = pose_files.read_pyskl({**item, "keypoint": scored})
+    assert persons.keypoints.tolist() == joints.tolist()
+    assert np.allclose(persons.scores, [0.1, 0.2, 0.3])
+
+
 # ---- Kinetics-400 --------------------------------------------------------------------------------
 
 
@@ -251,6 +265,14 @@ def test_import_k400_faults_are_named(tmp_path, capsys):
     assert "Give --keypoints" in capsys.readouterr().err
     assert run_pose("import", "pyskl", index, *out) == 2
     assert "Use `import k400`" in capsys.readouterr().err
+
+
+def test_kinetics_clips_go_on_where_nobody_is_there_any_more():
+    """Every second of 20 frames was looked at, and the last person was seen in frame 14."""
+    item = {"frame_inds": [2, 4, 14], "total_frames": 20}
+    keypoints, scores = pose_files.spread_rows(item, np.ones((3, 17, 3)))
+    assert keypoints.shape == (1, 10, 17, 2)
+    assert np.flatnonzero(scores[0].max(-1)).tolist() == [0, 1, 6]
 
 
 def test_kinetics_frames_that_count_from_0_are_refused():

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 import eval as ev
 import pose
 from label import clips, labeller, poses
-from label.command import stretches
+from label.command import row_of, stretches
 from label.labeller import Answer
 from pose_clips import COCO, square_video
-from report.timeline import clock
+from report.draw import SERIES
+from report.timeline import clock, draw_timeline
 from strategies import drawn
 
 
@@ -323,6 +324,38 @@ def test_a_folder_gives_a_table_and_names_broken_files(trained, model, tmp_path,
     drawn(tmp_path / "out" / "a-strip.png", least=100)
 
 
+def test_a_row_has_the_runner_up_and_the_doubts():
+    """What the table says beside the winner; the end of a whole file is nothing that JSON lacks."""
+    answer = Answer(video="v.mp4", start=0.0, end=math.inf, ranked=[("x", 0.6), ("y", 0.3)],
+                    alone={"vs": ("y", 0.1)}, doubts=["a", "b"])
+    row = row_of(answer)
+    assert (row["label"], row["probability"]) == ("x", 0.6)
+    assert (row["second"], row["second_probability"]) == ("y", 0.3)
+    assert row["end"] is None
+    assert row["doubts"] == ["a", "b"]
+    assert row["alone"] == {"vs": "y"}
+
+
+def test_one_pose_file_for_several_videos_is_refused(trained, tmp_path, capsys):
+    """It is of one of them."""
+    for name in ("a.mp4", "b.mp4"):
+        square_video(tmp_path / "videos" / name)
+    joints = tmp_path / "videos" / "a.npz"
+    assert label(trained, tmp_path / "videos", tmp_path / "out", "--pose", str(joints)) == 2
+    assert "beside 2 videos. Expected one video" in capsys.readouterr().err
+
+
+def test_poses_of_another_skeleton_are_refused(model, tmp_path):
+    """The weights of the joints are those of training."""
+    video = square_video(tmp_path / "a.mp4")
+    clip = pose.read_pose(video.with_suffix(".npz"))
+    joints = pose.JOINT_SETS["smarthome13"].names
+    pose.write_pose(video.with_suffix(".npz"), clip.keypoints[:, :13], clip.scores[:, :13],
+                    clip.size, clip.times, joints)
+    with pytest.raises(ValueError, match="13 joints in the poses from .* trained with 17"):
+        model(video)
+
+
 @pytest.mark.parametrize(
     "flags, fault",
     [
@@ -448,6 +481,17 @@ def test_long_video_draws_labels_over_time(trained, model, tmp_path, capsys):
         assert answer.label == row["label"]
         assert answer.probability == pytest.approx(float(row["probability"]), abs=1e-5)
     drawn(tmp_path / "out" / "long-labels.png", least=100)
+
+
+def test_the_more_probable_label_is_drawn_above(tmp_path):
+    """The one that wins has the first colour, as a line on top and as the band."""
+    path = draw_timeline([(0, 1), (1, 2)], [[0.9, 0.1], [0.9, 0.1]], ["a", "b"],
+                         tmp_path / "t.png", "a title")
+    pixels = drawn(path)
+    band, above, below = pixels[58:67], pixels[80:190], pixels[190:300]
+    assert (band == SERIES[0]).all(-1).any()
+    assert (above == SERIES[0]).all(-1).any() and not (below == SERIES[0]).all(-1).any()
+    assert (below == SERIES[1]).all(-1).any() and not (above == SERIES[1]).all(-1).any()
 
 
 def window_answer(start, end, label, share):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pose import JOINT_SETS
 from report import beside, confusion, draw, markup, page, wording
 from report.contents import Comparison, Contents, LookedAt, Matrix, Measured, paired
-from report.figures import film, heat_map
+from report.figures import Bar, film, heat_map, interval_bars, line_chart
 from report.style import STYLE
 from strategies import drawn
 from support.person import PersonFacts
@@ -438,7 +438,75 @@ def test_the_diagonal_of_a_picture_is_never_covered():
         assert (cells[k, k] == confusion.MARK).all(), f"label {k}: its right answers are hidden"
 
 
+def test_a_picture_has_true_labels_in_rows_and_answers_in_columns():
+    """All clips of label 10 are taken for label 40: the dot lies there, and not turned over."""
+    K = 70
+    table = np.zeros((K, K), int)
+    table[10, 40] = 5
+    (image,) = pictures(str(confusion.matrix_picture(table, list(range(K)))))
+    zoom = len(image) // K
+    cells = image[zoom // 2::zoom, zoom // 2::zoom].astype(int)
+    assert not (cells[10, 40] == cells[0, 0]).all()
+    assert (cells[40, 10] == cells[0, 0]).all()
+
+
+def test_mistakes_are_listed_the_surest_first():
+    """Those of clips that could be read, and no right answer among them."""
+    m = measured()
+    found = page.mistakes_of(m)
+    sure = [p["probability"] for p in found]
+    assert len(found) > 5
+    assert sure == sorted(sure, reverse=True)
+    assert all(p["predicted"] != p["label"] and not p["broken"] for p in found)
+
+
+# ---- Charts --------------------------------------------------------------------------------------
+
+def test_bars_of_a_chart_end_at_their_figures():
+    """The axis has 440 units from 8 on: 25 % is 118, 20 to 30 % 96 to 140, 75 % 338."""
+    drawn_bar = str(interval_bars([Bar("x", 0.25, low=0.2, high=0.3, paper=0.75)]))
+    assert re.search(r'x2="118.0"[^>]*stroke="var\(--s0\)"', drawn_bar)
+    assert re.search(r'x1="96.0"[^>]*x2="140.0"', drawn_bar), "the interval"
+    assert '<polygon points="338.0,' in drawn_bar, "the paper's figure"
+
+
+def test_lines_of_a_chart_rise_where_values_do():
+    """y runs downwards in SVG."""
+    chart = str(line_chart({"a": [(1, 0.0), (2, 5.0), (3, 10.0)]}, "a", "epoch"))
+    (points,) = re.findall(r'points="([^"]+)"', chart)
+    heights = [float(spot.split(",")[1]) for spot in points.split()]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] - heights[-1] > 100
+    assert heights[1] == pytest.approx((heights[0] + heights[2]) / 2, abs=0.1)
+
+
 # ---- Clips ---------------------------------------------------------------------------------------
+
+def test_matrices_are_named_and_share_one_scale():
+    """Which is the answer's and which the true label's; one cosine has one colour in both."""
+    clip = looked()
+    clip.matrices[0].values = np.array([[0.0], [0.4]])
+    clip.matrices[1].values = np.array([[0.4], [0.8]])
+    for matrix in clip.matrices:
+        matrix.words = ["back"]
+    html = "".join(map(str, page.matrices_of(clip)))
+    assert "answer: label 2; frame-word similarity" in html
+    assert "true label: label 1; frame-word similarity" in html
+    answer, true, _ = pictures(html)
+    assert (answer[0, 1] == true[0, 0]).all(), "0.4 has two colours"
+    assert not (answer[0, 1] == true[0, 1]).all()
+
+
+def test_films_show_the_frames_in_their_order():
+    """From left to right, each its own."""
+    clip = looked()
+    greys = 60 * np.arange(4, dtype=np.uint8)
+    clip.strip["frames"] = np.ones((4, 16, 16, 3), np.uint8) * greys[:, None, None, None]
+    frames = pictures(film(clip.strip))[0]
+    light = [part.mean() for part in np.array_split(frames, 4, axis=1)]
+    assert light == sorted(light)
+    assert light[-1] - light[0] > 100
+
 
 def test_heat_map_has_a_row_a_word_and_a_pixel_a_frame():
     """The word that is met best at frame 3 is brightest there, and says so."""

@@ -5,6 +5,7 @@ test_import_pickles.py and test_import_json.py. What they stand on: the network 
 the choice of one person in test_tracks.py.
 """
 import time
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -238,6 +239,17 @@ def test_draw_skeleton_paints_seen_joints_only():
     assert image.getpixel((80, 20)) == black, "the given image was painted on"
 
 
+def test_draw_skeleton_leaves_out_what_the_detector_doubts():
+    """From above 0.3 on a joint is drawn."""
+    points = np.full((17, 2), 20.0)
+    points[5] = 80, 20
+    for score, is_drawn in ((0.3, False), (0.31, True)):
+        scores = np.zeros(17)
+        scores[5] = score
+        drawn = pose.draw_skeleton(Image.new("RGB", (100, 100)), points, scores, COCO)
+        assert (drawn.getpixel((80, 20)) != (0, 0, 0)) == is_drawn
+
+
 # ---- Frames of a video ---------------------------------------------------------------------------
 
 
@@ -295,6 +307,16 @@ def test_video_is_upright(tmp_path):
     assert image.shape[:2] == (96, 64)
     assert image[:40].mean() > 220, "what was left must be on top"
     assert image[56:].mean() < 40
+
+
+def test_times_of_a_video_never_fall():
+    """One before the last frame's becomes that; where there is none the rate says it."""
+    video = pose.Video("a.mp4")                   # which is not opened
+    video.times = [0.0, 0.5]
+    assert video._instant(SimpleNamespace(time=0.25)) == 0.5
+    assert video._instant(SimpleNamespace(time=0.75)) == 0.75
+    video.times = [0.0, 0.04]
+    assert video._instant(SimpleNamespace(time=None)) == pytest.approx(2 / 25)
 
 
 def test_an_avi_that_was_cut_is_broken(tmp_path):

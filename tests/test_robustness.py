@@ -647,14 +647,24 @@ def test_faults_of_public_files_of_any_kind_are_the_clips(tmp_path, capsys):
     assert "0 pose clips written" in said and "5 broken" in said
 
 
-@pytest.mark.parametrize("row", ["a,1000000000000,0,0,1,1", "a,-1,0,0,1,1", "a,0,nan,0,1,1", "a,0",
-                                 '"a'])
-def test_boxes_that_make_no_sense_are_refused(row, tmp_path):
+@pytest.mark.parametrize("rows", ["a,101,0,0,1,1", "a,-1,0,0,1,1", "a,0,nan,0,1,1", "a,0",
+                                  '"a\n' + "x" * 140000],
+                         ids=["too late", "before the first", "no number", "too short", "no end"])
+def test_boxes_that_make_no_sense_are_refused(rows, tmp_path, monkeypatch):
     """The line is named; the last of them swallows the rest of the file as one cell."""
+    monkeypatch.setattr(pose, "MOST_FRAMES", 100)
     path = tmp_path / "boxes.csv"
-    path.write_text(f"clip,frame,x0,y0,x1,y1\n{row}\n" + "x" * 140000)
-    with pytest.raises(ValueError, match="boxes.csv, line .*Expected numbers in clip,frame"):
+    path.write_text(f"clip,frame,x0,y0,x1,y1\n{rows}\n")
+    with pytest.raises(ValueError, match="boxes.csv, line [23]: .*Expected numbers in clip,frame"):
         pose.read_boxes(path)
+
+
+def test_the_last_frame_that_a_box_may_have_is_taken(tmp_path, monkeypatch):
+    """So that what is refused beyond it is refused for that alone."""
+    monkeypatch.setattr(pose, "MOST_FRAMES", 100)
+    path = tmp_path / "boxes.csv"
+    path.write_text("clip,frame,x0,y0,x1,y1\na,100,0,0,1,1\n")
+    assert len(pose.read_boxes(path)["a"]) == 101
 
 
 def test_boxes_that_are_a_device_are_refused():

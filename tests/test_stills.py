@@ -1,6 +1,7 @@
 """toy/stills.py: pretraining of the tiny CLIP on captioned stills, its losses against loops."""
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,3 +170,47 @@ def test_a_still_has_the_parts_that_it_was_drawn_with():
     assert parts.shape == (64, len(stills.PARTS))
     assert parts.any()
     assert not parts.all()
+
+
+# ---- What is held out, and how it is measured ----------------------------------------------------
+
+def test_held_out_stills_are_no_stills_of_training():
+    """Whatever the epoch: the numbers of the splits have nothing in common."""
+    config = DataConfig(data="toy", image_size=80, flip=False)
+    train, val, test = (stills.ToyStills(config, split) for split in ("train", "val", "test"))
+    last_of_training = train.seed(1000 * len(train))
+    assert last_of_training < val.seed(0)
+    assert val.seed(len(val) - 1) < test.seed(0)
+
+
+class Tells(torch.nn.Module):
+    """Embeds a text by its first token alone, and still i as the text `said[i]`."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+        self.clip = SimpleNamespace(config=BACKBONES["tiny"], encode_text=self.encode_text)
+
+    def encode_text(self, tokens):
+        return F.one_hot(tokens[:, 1], 49408).float(), None
+
+    def forward(self, batch):
+        texts = [self.said[i] for i in batch["label"]]
+        return {"image": self.encode_text(tokenize(texts, self.clip.config.context_length))[0]}
+
+
+def test_zero_shot_counts_stills_that_are_read_rightly():
+    """Of three stills with a thing two look like it; a fourth shows none and does not count."""
+    shown = [0, 1, 1, -1]                         # balls, hoops, hoops, nothing
+    items = [{"frames": torch.zeros(1), "label": torch.tensor(0), "index": torch.tensor(i),
+              "attributes": torch.tensor([value])} for i, value in enumerate(shown)]
+
+    class Few(list):
+        attributes = ["thing"]
+
+        def prompts(self, name):
+            return [["balls"], ["hoops"]]
+
+    found = stills.zero_shot(Tells(["balls", "hoops", "balls", "balls"]), Few(items), 3, "cpu")
+    assert found["top1/thing"] == pytest.approx(2 / 3)
+    assert found["top1"] == found["top1/thing"]

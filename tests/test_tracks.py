@@ -68,6 +68,33 @@ def test_link_people_picks_nobody_where_nobody_is():
     assert tracks.link_people([]).tolist() == []
 
 
+def box(left):
+    """A square of 10 pixels, `left` of the edge, surely a person."""
+    return [left, 0, left + 10, 10, 0.9]
+
+
+def test_link_people_joins_the_best_pair_first():
+    """Each box overlaps both people of the frame before by a third at least, and one by more."""
+    before = np.array([box(0), box(6)])
+    before[0, 4] = 1.0                            # who counts for more is followed
+    after = np.array([box(5), box(1)])
+    assert tracks.link_people([before, after]).tolist() == [0, 1]
+
+
+def test_link_people_ends_a_track_at_another_place():
+    """Overlaps of 7 / 13 and 3 / 17: the first is the same person, the second is not."""
+    assert tracks.link_people([np.array([box(0)]), np.array([box(3)])]).tolist() == [0, 0]
+    assert tracks.link_people([np.array([box(0)]), np.array([box(7)])]).tolist() == [0, -1]
+
+
+def test_link_people_waits_for_thirty_frames():
+    """Who comes back to the same place in time is the same person, later somebody else."""
+    here = np.array([box(0)])
+    nobody = np.zeros((0, 5))
+    assert tracks.link_people([here, *[nobody] * 29, here])[-1] == 0
+    assert tracks.link_people([here, *[nobody] * 30, here])[-1] == -1
+
+
 def test_overlaps_are_areas():
     """Half of two equal squares is common: 50 of 150 pixels. Boxes that do not meet: 0."""
     boxes = np.array([[0, 0, 10, 10, 1], [20, 20, 30, 30, 1]])

@@ -333,7 +333,7 @@ def test_joint_noise_and_drop(plain_and_noisy):
     moved = (plain["keypoints"] - noisy["keypoints"]).std()
     hidden = (noisy["scores"] == 0).float().mean()
     assert 0.05 < moved < 0.4
-    assert 0.1 < hidden < 0.5
+    assert 0.22 < hidden < 0.38                   # two deviations of 102 draws around 0.3
     assert torch.equal(plain["frames"], noisy["frames"])
 
 

@@ -9,7 +9,7 @@ boards and pools that no clip of the benchmark shows (identities are disjoint).
 part                                   here            tests/test_stills.py
 a still, its caption, its attributes   ToyStills       test_stills
 CLIP's contrast where captions repeat  CaptionedCLIP   test_captions_true_*
-share of attributes that are read      zero_shot       test_stills
+share of attributes that are read      zero_shot       test_zero_shot_*
 what the training loop has to know     StillsJob       test_stills
 
 Shapes: B stills, A attributes, W tokens of a text, e joint embedding, S side of a picture.
