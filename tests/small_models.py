@@ -40,10 +40,23 @@ def settings_of(**overrides):
     return PeVLConfig(**{**settings, **overrides})
 
 
+def small_clip():
+    """A CLIP of random weights whose layer norms and biases are away from 1 and 0.
+
+    As CLIP starts, all its layer norms are alike: one could stand in the place of another.
+    """
+    clip = CLIP(SMALL)
+    with torch.no_grad():
+        for name, p in clip.named_parameters():
+            if p.dim() == 1 and "class_embedding" not in name:
+                p.add_(torch.randn(p.shape) * 0.3)
+    return clip
+
+
 def model_of(seed=0, texts=TEXTS, joints=5, **overrides):
     """The system that `overrides` of the settings describe, on a CLIP of random weights."""
     torch.manual_seed(seed)
-    return build_model(settings_of(**overrides), CLIP(SMALL), texts, joints)
+    return build_model(settings_of(**overrides), small_clip(), texts, joints)
 
 
 def batch_of(B=3, T=4, Tv=2, J=5, seed=0):

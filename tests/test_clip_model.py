@@ -8,10 +8,12 @@ import doctest
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 import clip_model
@@ -624,6 +626,27 @@ def transposed(positions, grid):
     """Rows and columns of the patches exchanged; the class token's position stays first."""
     patches = positions[1:].reshape(grid, grid, 3).transpose(0, 1)
     return torch.cat([positions[:1], patches.reshape(grid * grid, 3)])
+
+
+@pytest.mark.parametrize("old, new", [(4, 7), (7, 3), (6, 4)])
+def test_positions_are_resized_as_pillow_does(old, new):
+    """Bicubic, and smoothed where the grid gets smaller."""
+    positions = randn(0, 1 + old * old, 3).float()
+    got = fit_positions(positions, new)[1:].reshape(new, new, 3)
+    for channel in range(3):
+        plane = positions[1:, channel].reshape(old, old).numpy()
+        want = Image.fromarray(plane, "F").resize((new, new), Image.Resampling.BICUBIC)
+        torch.testing.assert_close(got[..., channel], torch.from_numpy(np.array(want)),
+                                   atol=1e-5, rtol=1e-5)
+
+
+def test_each_colour_has_its_own_mean_and_deviation():
+    """CLIP's published six numbers, on 0, 0.4 and 1."""
+    frame = torch.tensor([0, 102, 255]).reshape(3, 1, 1)
+    want = torch.tensor([-0.48145466 / 0.26862954, (0.4 - 0.4578275) / 0.26130258,
+                         (1 - 0.40821073) / 0.27577711])
+    torch.testing.assert_close(clip_model.normalise(frame.byte())[:, 0, 0], want)
+    torch.testing.assert_close(clip_model.normalise(frame.float())[:, 0, 0], want)
 
 
 @given(seed=seeds, old=st.integers(1, 5), new=st.integers(1, 7))

@@ -24,7 +24,7 @@ from clip_model import CLIP
 from pevl import (P2V, V2P, frame_word_similarity, nt_xent, patch_weight, predict,
                   semantic_guided_loss, semantic_weights, text_discrepancy)
 from small_models import (SMALL, batch_of, close, draw_words, examples_hold,  # noqa: F401
-                          model_of, number, small_backbone, stir)
+                          model_of, number, small_backbone, small_clip, stir)
 from strategies import randn, seeds, sizes
 from systems import readings
 
@@ -122,7 +122,7 @@ def p2v_of(**reading):
 def frozen_block():
     """A block of CLIP, whose MLP kind="block" uses."""
     torch.manual_seed(5)
-    return CLIP(SMALL).double().visual.transformer.resblocks[-1].requires_grad_(False)
+    return small_clip().double().visual.transformer.resblocks[-1].requires_grad_(False)
 
 
 FROZEN = frozen_block()
@@ -866,6 +866,87 @@ def test_discrepancy_comes_from_the_frozen_tower():
     close(model.discrepancy, before, tol=0, why="the text adapters move it")
 
 
+@pytest.mark.parametrize("adapters", [True, False])
+def test_text_tower_by_formula(adapters):
+    """Sec. 3.1: attention and MLP of a frozen block, an adapter behind each, then added."""
+    model = stir(model_of(text_adapters=adapters))
+    clip = model.clip
+    x = clip.embed_text(model.tokens)
+    causal = clip.causal_mask(model.tokens.shape[1])
+    for i, block in enumerate(clip.transformer.resblocks):
+        change = block.attn(block.ln_1(x), causal)
+        if adapters:
+            change = change + loop_adapter(change, model.text.after_attention[i])
+        x = x + change
+        change = block.mlp(block.ln_2(x))
+        if adapters:
+            change = change + loop_adapter(change, model.text.after_mlp[i])
+        x = x + change
+    want = clip.read_text(x, model.tokens)
+    for got, right in zip(model.text(model.tokens, clip), want, strict=True):
+        close(got, right, tol=1e-5, why="the text tower is not its formula")
+
+
+def test_a_missing_joint_may_be_no_number():
+    """Its learned vector stands in: NaN reaches neither the token nor a gradient."""
+    tower = model_of().pose
+    batch = batch_of()
+    missing = (batch["scores"] == 0)[..., None]
+    assert missing.any(), "nothing is shown where no joint is missing"
+    tokens = tower.embed(batch["keypoints"].masked_fill(missing, math.nan), batch["scores"])
+    tokens.sum().backward()
+    assert tokens.isfinite().all()
+    assert tower.coordinates.weight.grad.isfinite().all()
+
+
+def kept_for_backward(job):
+    """How many tensors autograd keeps while `job` runs."""
+    kept = []
+
+    def keep(x):
+        kept.append(x.shape)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        job()
+    return len(kept)
+
+
+def test_checkpointing_keeps_little_and_changes_no_gradient():
+    """--grad-checkpointing: blocks run again in backward, and drop the same paths."""
+    plain = stir(model_of(drop_path=0.5)).train()
+    again = model_of(drop_path=0.5, grad_checkpointing=True).train()
+    again.load_trainable_state(plain.trainable_state())
+    found = []
+    for model in (plain, again):
+        torch.manual_seed(3)
+        model.losses(model(batch_of()))["total"].backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for name, grad in found[0].items():
+        close(found[1][name], grad, tol=1e-5, why=f"gradient of {name}")
+
+    frames = pevl.normalise(batch_of()["frames"])
+    few = kept_for_backward(lambda: again.video(frames, again.clip.visual))
+    many = kept_for_backward(lambda: plain.video(frames, plain.clip.visual))
+    assert few < many / 4, f"{few} tensors are kept, {many} without"
+
+
+@pytest.mark.parametrize("reading, moved", [
+    ({"literal_mask": True}, {"video"}),
+    ({"mask": "log"}, {"video"}),
+    ({"v2p_group": True}, {"pose", "pose_frames"})], ids=str)
+def test_a_reading_that_is_asked_for_is_built(reading, moved):
+    """With the same weights another reading gives other features, of its own modality alone."""
+    model = stir(model_of()).eval()
+    other = model_of(**reading).eval()
+    other.load_trainable_state(model.trainable_state())
+    ours = model(batch_of())
+    theirs = other(batch_of())
+    differ = {name for name in ours if not torch.allclose(ours[name], theirs[name], atol=1e-5)}
+    assert differ == moved
+
+
 def cosines(a, b):
     """Every row of a (B, e) with every row of b (K, e) -> (B, K)."""
     return F.cosine_similarity(a[:, None], b[None, :], dim=-1)
@@ -874,7 +955,7 @@ def cosines(a, b):
 @pytest.mark.parametrize("sgl", [True, False])
 def test_losses_are_put_together_as_printed(sgl):
     """Sec. 3.4: L_t of the mean similarity, L_R of both modalities, L_own; their weighted sum."""
-    model = stir(model_of(own_loss=0.3, sgl=sgl), std=0.1).eval()
+    model = stir(model_of(own_loss=0.3, lambda_r=0.7, tau_fw=0.3, sgl=sgl), std=0.1).eval()
     features = model(batch_of(B=5))
     labels = features["label"]
     text = model.encode_texts()
@@ -883,7 +964,7 @@ def test_losses_are_put_together_as_printed(sgl):
     # Eq. (4), its three terms and their mean.
     vs = cosines(features["video"], text["sentences"])
     ps = cosines(features["pose"], text["sentences"])
-    fw = frame_word_similarity(features["pose_frames"], text["words"], text["word_mask"], tau=0.1)
+    fw = frame_word_similarity(features["pose_frames"], text["words"], text["word_mask"], tau=0.3)
     mean = (vs + ps + fw) / 3
 
     # Eqs. (5) and (6); without the strengths every two labels differ by the same.
@@ -901,7 +982,7 @@ def test_losses_are_put_together_as_printed(sgl):
         L_R = L_R + nt_xent(features[f"{name}_before"], features[name], tau)
 
     want = {"L_t": loss(mean), "L_R": L_R, "L_own": (loss(vs) + loss(ps) + loss(fw)) / 3}
-    want["total"] = want["L_t"] + 0.1 * want["L_R"] + 0.3 * want["L_own"]
+    want["total"] = want["L_t"] + 0.7 * want["L_R"] + 0.3 * want["L_own"]
     got = model.losses(features)
     assert set(got) == set(want)
     for name, value in want.items():
@@ -920,7 +1001,9 @@ def test_attention_maps_are_shares():
     batch["scores"][0] = 0                                # a clip without any joint
     maps = model.attention_maps(batch)
     assert maps["before"].min() > 0
-    assert (maps["before"].sum(-1) < 1).all(), "the class token's own share is not left out"
+    frames = pevl.normalise(batch["frames"])
+    _, shares = model.video(frames, model.clip.visual, need_weights=True)
+    close(maps["before"], shares[..., 1:], tol=1e-6, why="not the patches of the last block")
 
     M = maps["patch_weight"]
     has_body = M.amax(-1) > 0

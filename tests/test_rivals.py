@@ -140,6 +140,8 @@ def test_gate_by_formula(raw):
 def test_vilp_trains_both_image_towers_and_no_text():
     """Gradients reach the first layer of the pose tower and of CLIP's; its text tower is frozen."""
     model = model_of(model="vilp")
+    for name, p in model.pose.named_parameters():
+        assert torch.equal(p, model.clip.visual.get_parameter(name)), f"{name} is not CLIP's"
     model.losses(model(batch_of()))["total"].backward()
     assert model.pose.conv1.weight.grad.any(), "the pose tower learns nothing"
     assert model.clip.visual.conv1.weight.grad.any(), "the frame tower learns nothing"
@@ -340,6 +342,30 @@ def test_aim_tells_frames_apart_by_their_embedding():
         model.video.temporal_embedding[1] += torch.randn(16)
     after, _ = model.video(frames, trunk)
     assert not torch.allclose(after[:, 1], before[:, 1])
+    assert torch.equal(after[:, 0], before[:, 0]), "the embedding of one moment is in another"
+
+
+def test_aim_starts_with_clips_last_norm_and_drops_a_half():
+    """ln_post is a copy of CLIP's; in training half of the mean class token is dropped."""
+    model = model_of(model="aim")
+    trunk = model.clip.visual
+    assert torch.equal(model.ln_post.weight, trunk.ln_post.weight)
+    assert torch.equal(model.ln_post.bias, trunk.ln_post.bias)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.eye(4, 16))
+        model.head.bias.zero_()
+    said = model.train().class_logits({"video": torch.ones(1000, 16)})["all"]
+    assert set(said.unique().tolist()) == {0.0, 2.0}
+    assert float(said.mean().detach()) == pytest.approx(1, abs=0.1)
+
+
+def test_aims_map_is_of_the_patches():
+    """The class token's attention in the last block, its own share left out."""
+    model = stir(model_of(model="aim")).eval()
+    batch = batch_of()
+    frames = pevl.normalise(batch["frames"])
+    _, shares = model.video(frames, model.clip.visual, need_weights=True)
+    close(model.attention_maps(batch)["attention"], shares[..., 1:], tol=1e-5, why="the map")
 
 
 def test_attention_over_time_mixes_time_only():

@@ -127,6 +127,13 @@ def parts_of(config):
 def test_row_trains_and_differs_only_where_it_must(name):
     """It trains for two steps; a part that is off has no weights, and all others are PeVL's."""
     model = model_of(**ROWS[name].overrides)
+    config = model.config
+    refined = set()
+    if config.refinement and config.p2v:
+        refined.add("video")
+    if config.refinement and config.v2p:
+        refined.add("pose")
+    assert set(model.refine_scale) == refined, "Eq. (3) of a modality that nothing refines"
     batch = batch_of()
     train_two_steps(model, batch)
     assert model.class_logits(model(batch))["all"].isfinite().all(), "an answer that is no number"

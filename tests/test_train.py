@@ -499,6 +499,104 @@ def test_changed_settings(tree, tmp_path):
         train.train(*configs(tree, tmp_path / "new", resume=True))
 
 
+# ---- What a run measures, keeps and logs ---------------------------------------------------------
+
+class Scripted(train.Job):
+    """Held-out figures that are known beforehand, one a measurement."""
+
+    def __init__(self, **figures):
+        self.figures = figures
+        self.times = 0
+
+    def measure(self, run, dataset):
+        found = {name: values[self.times] for name, values in self.figures.items()}
+        self.times += 1
+        return found
+
+    def finish(self, run):
+        return {}
+
+
+def test_best_is_the_epoch_with_the_highest_figure(tree, tmp_path):
+    """The first of equals, by top-1, the first figure of this benchmark; last.pt is the last."""
+    job = Scripted(top1=[0.25, 0.5, 0.5, 0.1], mean=[0.9, 0.1, 0.1, 0.1])
+    train.train(*configs(tree, tmp_path, epochs=4), job)
+    assert checkpoints.read_checkpoint(tmp_path / "best.pt")["at"]["measured"] == 2
+    assert checkpoints.read_checkpoint(tmp_path / "last.pt")["at"]["epoch"] == 4
+
+
+def test_best_goes_by_the_first_figure_of_the_benchmark(tree, tmp_path, monkeypatch):
+    """Toyota-Smarthome's is the mean over classes."""
+    real = train.Job.open_split
+
+    def open_split(self, cfg, split, train):
+        found = real(self, cfg, split, train)
+        found.metrics = ("mean", "top1")
+        return found
+
+    monkeypatch.setattr(Scripted, "open_split", open_split)
+    train.train(*configs(tree, tmp_path, epochs=2), Scripted(top1=[0.25, 0.5], mean=[0.9, 0.1]))
+    assert checkpoints.read_checkpoint(tmp_path / "best.pt")["at"]["measured"] == 1
+
+
+def test_measured_every_second_epoch_and_after_the_last(tree, tmp_path):
+    """--eval-every 2 of three epochs."""
+    train.train(*configs(tree, tmp_path, epochs=3, eval_every=2), Scripted(top1=[0.1, 0.2]))
+    rows = [row for row in outcome(tmp_path).rows if row["kind"] == "epoch"]
+    assert [row["epoch"] for row in rows if "top1" in row] == [2, 3]
+
+
+def test_rows_of_the_log_are_means(tree, tmp_path):
+    """Of the steps since the row before, and of an epoch's."""
+    train.train(*configs(tree, tmp_path / "one", epochs=1, log_every=1), Scripted(top1=[0.1]))
+    train.train(*configs(tree, tmp_path / "three", epochs=1, log_every=3), Scripted(top1=[0.1]))
+    steps = [row for row in outcome(tmp_path / "one").rows if row["kind"] == "step"]
+    (epoch,) = [row for row in outcome(tmp_path / "one").rows if row["kind"] == "epoch"]
+    shown = [row for row in outcome(tmp_path / "three").rows if row["kind"] == "step"]
+    assert [row["step"] for row in shown] == [3, 4]
+    for name in ("total", "L_t", "L_R", "grad_norm"):
+        values = [row[name] for row in steps]
+        assert epoch[name] == pytest.approx(sum(values) / 4)
+        assert shown[0][name] == pytest.approx(sum(values[:3]) / 3)
+        assert shown[1][name] == pytest.approx(values[3])
+
+
+def test_accumulate_runs_all_parts_of_a_batch(tree, tmp_path, monkeypatch):
+    """--accumulate 2: each half once, with a seed of its own, and the whole batch's step."""
+    real = train.forward_backward
+    seen = []
+
+    def note(model, parts, seeds, *rest):
+        seen.append(([part["index"].tolist() for part in parts], seeds))
+        return real(model, parts, seeds, *rest)
+
+    monkeypatch.setattr(train, "forward_backward", note)
+    flags = {"epochs": 1, "drop_path": 0.0, "log_every": 1}
+    train.train(*configs(tree, tmp_path / "whole", **flags))
+    whole = list(seen)
+    seen.clear()
+    train.train(*configs(tree, tmp_path / "parts", accumulate=2, **flags))
+    for (parts, seeds), ([batch], _) in zip(seen, whole, strict=True):
+        assert parts == [batch[:2], batch[2:]]
+        assert len(set(seeds)) == 3
+
+    rows = zip(outcome(tmp_path / "parts").rows, outcome(tmp_path / "whole").rows, strict=True)
+    for ours, theirs in rows:
+        assert ours.get("total") == pytest.approx(theirs.get("total"), rel=1e-4)
+        assert ours.get("grad_norm") == pytest.approx(theirs.get("grad_norm"), rel=1e-2)
+
+
+def test_one_broken_clip_in_a_hundred_is_borne():
+    """Two of 200 are told and replaced; with a third the run ends."""
+    def run():
+        return SimpleNamespace(at={"broken": []}, config={"allow_broken": False, "data": "toy"},
+                               train_set=range(200), names=lambda indices: list(map(str, indices)))
+
+    train.note_broken(run(), [3, 5])
+    with pytest.raises(ValueError, match="3 of 200 clips are broken"):
+        train.note_broken(run(), [3, 5, 7])
+
+
 def test_fresh_forgets_a_run_that_never_saved(tree, tmp_path):
     """There is no checkpoint to keep, but rows of the log, which the new run's would follow."""
     (tmp_path / "metrics.jsonl").write_text('{"kind": "step", "step": 30, "total": 9.0}\n')

@@ -38,7 +38,7 @@ def close(got, want, why, tol=1e-6):
     if not bool(got.isfinite().all()):
         raise AssertionError(f"{why}\n  yours holds numbers that are not finite: {show(got)}")
     away = (got - want).abs()
-    if float(away.max()) > tol * max(1.0, float(want.abs().max())):
+    if not float(away.max()) <= tol * max(1.0, float(want.abs().max())):     # NaN is never near
         raise AssertionError(f"{why}\n  yours: {show(got)}\n  expected: {show(want)}\n"
                              f"  largest difference: {float(away.max()):.3g}")
 
