@@ -57,6 +57,8 @@ def sources():
         parts = path.relative_to(HERE).parts
         if parts[0] in ("tests", "build") or any(part.startswith(".") for part in parts):
             continue
+        if (HERE / parts[0] / "pyvenv.cfg").exists():         # a virtual environment beside us
+            continue
         name = ".".join(path.relative_to(HERE).with_suffix("").parts)
         found[name.removesuffix(".__init__")] = path
     return found
