@@ -101,7 +101,7 @@ def differing(printed, config, views):
             words = name.replace("_", " ")
             said.append(f"{words} {here[name]} here, {value} in the paper")
 
-    # Of versions, protocols and splits the paper's is the first that the data set has.
+    # Of versions, protocols and splits the data set's default is taken for the paper's (D17).
     entry = DATASETS[config["data"]]
     if entry.variant:
         usual = next(iter(entry.counts))

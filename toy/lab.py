@@ -50,8 +50,8 @@ from report.log import rows_of
 from support.checks import unknown_name
 from support.commands import run_command
 from support.files import hash_of, lock
-from support.stopped import CODE
 from support.settings import Parser
+from support.stopped import CODE
 from tables.rows import ROWS, TABLES
 from toy import tree
 from toy.presets import LAB_EPOCHS, LAB_OWN_LOSS
@@ -216,8 +216,13 @@ def line_of(trial):
         "val": val["top1"],
     }
     for name in ("top1", "vs", "ps", "fw", "val"):
-        line[name] = "" if line[name] is None else f"{100 * line[name]:.4f}"
+        line[name] = in_percent(line[name])
     return line
+
+
+def in_percent(share):
+    """An accuracy as runs.csv has it; None, of a row without this similarity, is empty."""
+    return "" if share is None else f"{100 * share:.4f}"
 
 
 def results_of(table, plan, folder):
@@ -234,7 +239,7 @@ def results_of(table, plan, folder):
             # After --fresh with other flags a folder holds another run than the list's.
             page = trial.out / "report.html"
             tests = rows_of(trial.out, "test")
-            is_this = bool(tests) and f"{100 * tests[-1]['top1']:.4f}" == trial.run["top1"]
+            is_this = bool(tests) and in_percent(tests[-1]["top1"]) == trial.run["top1"]
             pages.append(page.relative_to(folder).as_posix() if page.exists() and is_this else "")
         tops = [float(trial.run["top1"]) for trial in done]
         row = ROWS[name]
