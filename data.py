@@ -56,7 +56,7 @@ from support.checks import unknown_name
 from support.commands import run_command
 from support.person import person_facts, summarise
 from support.progress import Progress
-from support.sampling import nearest, sample_instants, video_frame_index
+from support.sampling import between, nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
 from toy.tree import make_toy
@@ -457,11 +457,10 @@ def tie(pose, clip, instants, joints):
     # A file that covers the whole video (`clip.pose` names it) is cut as the video is. Without
     # times and with a span in seconds that cannot be done: then it has to be a file of the clip.
     if clip.pose and (has_times or clip.unit == "f"):
-        where = rows
         if clip.unit == "s":
-            # A millisecond early, as support/video.py cuts the frames: the two must agree.
-            where = pose.times - pose.times[0] + 1e-3
-        rows = rows[(where >= clip.start) & (where < clip.end)]
+            rows = rows[between(pose.times - pose.times[0], clip.start, clip.end)]
+        else:
+            rows = rows[(rows >= clip.start) & (rows < clip.end)]
         if not len(rows):
             raise ValueError(f"its pose file ends before {clip.start:g} {clip.unit}")
 

@@ -28,6 +28,7 @@ from label.clips import VideoClips, with_times
 from label.poses import pose_of
 from pevl import text_discrepancy
 from support.person import PersonFacts, person_facts
+from support.sampling import between
 from systems.base import inverse_tau
 from systems.views import average_views, clip_features, clip_logits, mean_features
 
@@ -164,8 +165,7 @@ class Labeller:
                                  "file of that kind with --pose.")
             clip = with_times(clip, video)
             # Of the part that is labelled: who is seen in another minute says nothing of this one.
-            when = clip.times - clip.times[0] + 1e-3
-            asked = (spans[0][0] <= when) & (when < spans[-1][1])
+            asked = between(clip.times - clip.times[0], spans[0][0], spans[-1][1])
             facts = person_facts(clip.keypoints[asked], clip.scores[asked])
         dataset = VideoClips(self.data_cfg, video, spans, clip, self.labels,
                              self.prompts(self.labels), views)

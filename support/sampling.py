@@ -7,6 +7,7 @@ those whose pixels the model saw.
 
 here              | what it says                                | tests/test_views.py
 video_frame_index | pose frames that are also video frames      | test_video_frames_are_pose_frames
+between           | the frames of a span of seconds             | test_a_rounded_second_is_its_frame
 sample_instants   | a moment in each of T equal parts of a clip | test_instants_*
 nearest           | the frame that stands for a moment          | test_nearest_is_as_near_as_any
 """
@@ -30,6 +31,20 @@ def video_frame_index(T, Tv):
     """
     groups = np.arange(Tv) * T                    # Tv times where each group begins
     return (groups + T // 2) // Tv
+
+
+def between(seconds, start, end):
+    """The slice of the instants that belong to a span; it may be empty.
+
+    seconds: (n,) ascending. start, end: seconds, of the first instant that belongs to the span and
+    of the first that does not. Annotations round: at 30 frames a second the fifth frame is at
+    0.1333 s, and a file that says 0.134 means this one. So both are taken a millisecond early.
+
+    >>> between(np.array([0.0, 0.0333, 0.0667, 0.1, 0.1333]), 0.034, 0.134)
+    slice(1, 4, None)
+    """
+    first, last = np.searchsorted(seconds, [start - 1e-3, end - 1e-3])
+    return slice(int(first), int(last))
 
 
 def sample_instants(instants, draws):

@@ -29,6 +29,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from support.sampling import between
+
 # What a damaged file can raise: such a clip is named and replaced, and the run goes on. Python's
 # own MemoryError is not among these, for it says something of the machine; one of FFmpeg's is an
 # av.FFmpegError, and comes from a header that asks for absurd sizes.
@@ -106,12 +108,11 @@ def list_frames(container, stream, clip):
         has_jumped = clip.start and can_jump(container)
         origin = (stream.start_time or 0) if has_jumped else ticks[0]
         seconds = (ticks - origin) * float(stream.time_base)
-        # A millisecond early, so that a rounded second still means its frame.
-        first, last = np.searchsorted(seconds, [clip.start - 1e-3, clip.end - 1e-3])
-        inside = range(first, last)
+        belongs = between(seconds, clip.start, clip.end)
     else:
         last = None if clip.end == math.inf else int(clip.end)
-        inside = range(len(ticks))[int(clip.start):last]
+        belongs = slice(int(clip.start), last)
+    inside = range(len(ticks))[belongs]
 
     if not inside:
         raise ValueError(f"no frame between {clip.start:g} and {clip.end:g} {clip.unit} in "

@@ -101,11 +101,12 @@ def differing(printed, config, views):
             words = name.replace("_", " ")
             said.append(f"{words} {here[name]} here, {value} in the paper")
 
-    # Of versions, protocols and splits the data set's default is taken for the paper's (D17).
+    # Versions, protocols and splits: the paper does not name all of its own, and the data set's
+    # default is taken for it (D17). So no more is said than that it is the default.
     entry = DATASETS[config["data"]]
     if entry.variant:
         usual = next(iter(entry.counts))
         chosen = str(config.get(entry.variant) or usual)
         if chosen != usual:
-            said.append(f"{entry.variant} {chosen} here, {usual} in the paper")
+            said.append(f"{entry.variant} {chosen} here, {usual} by default")
     return said

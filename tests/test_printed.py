@@ -77,8 +77,8 @@ def test_other_settings_are_said():
 
 
 @pytest.mark.parametrize("data, changes, said", [
-    ("smarthome", {"protocol": "cv2"}, ["protocol cv2 here, cs in the paper"]),
-    ("gym99", {"version": "v1.1"}, ["version v1.1 here, v1.0 in the paper"]),
+    ("smarthome", {"protocol": "cv2"}, ["protocol cv2 here, cs by default"]),
+    ("gym99", {"version": "v1.1"}, ["version v1.1 here, v1.0 by default"]),
     ("gym99", {"version": ""}, []),
     ("haa500", {}, []),
 ])

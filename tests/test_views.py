@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import data
 from data import Clips, DataConfig
 from pose import JOINT_SETS, write_pose
-from support.sampling import nearest, sample_instants, video_frame_index
+from support.sampling import between, nearest, sample_instants, video_frame_index
 from trees import COCO, make_tree, poses_for, text, video_bytes, write_video
 
 # ---- Sampling ------------------------------------------------------------------------------------
@@ -65,6 +65,18 @@ def test_nearest_is_as_near_as_any(n, T, gap):
     away = np.abs(clock[None] - moments[:, None])             # (T, n)
     chosen = nearest(clock, moments)
     assert np.allclose(away[np.arange(T), chosen], away.min(1))
+
+
+@given(rate=st.floats(1, 240), n=st.integers(1, 80), data=st.data())
+def test_a_rounded_second_is_its_frame(rate, n, data):
+    """A span whose ends are those of frames, rounded to a millisecond: from the first, up to but
+    without the last.
+    """
+    clock = np.arange(n) / rate
+    first = data.draw(st.integers(0, n - 1))
+    last = data.draw(st.integers(first, n - 1))
+    found = between(clock, round(clock[first], 3), round(clock[last], 3))
+    assert found == slice(first, last), "a rounded second means another frame"
 
 
 # ---- Crops by hand -------------------------------------------------------------------------------
