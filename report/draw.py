@@ -200,7 +200,7 @@ def write_counts(draw, table, share, left, top, cell, size):
 def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
     """Rows = true, columns = predicted, shade = share of the row, counts where they fit a cell.
 
-    confusion: (K, K) integers. labels: K texts, shortened to 360 pixels. The side of a cell falls
+    confusion: (K, K) integers. labels: K texts, shortened to 400 pixels. The side of a cell falls
     from 44 to 13 pixels as K grows, and the letters with it.
     """
     table = np.asarray(confusion)
@@ -209,7 +209,7 @@ def draw_confusion(confusion, labels: list[str], path, title: str = "") -> Path:
     name_size = min(cell - 3, 15)
     number_size = min(int(cell * 0.45), 15)
 
-    names = [shorten(label, name_size, 360) for label in labels]
+    names = [shorten(label, name_size, 400) for label in labels]
     room = widest(names, name_size, least=90) + 12
     left = room + 24
     top = room + 24

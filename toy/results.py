@@ -194,4 +194,5 @@ def write_table(folder, table, results):
         part.write_text(page_of(table, results), encoding="utf-8")
 
     bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
-    draw_bars(bars, folder / f"{table}.png", f"{table} on the toy benchmark, test top-1, %")
+    title = f"{table.replace('table', 'Table ')} on the toy benchmark, test top-1, %"
+    draw_bars(bars, folder / f"{table}.png", title)
