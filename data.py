@@ -49,14 +49,13 @@ from PIL import Image
 
 from pose import JOINT_SETS, joint_set, read_pose
 from published import layouts
-from published.annotations import (Source, read_custom, read_diving48, read_gym,
-                                   read_haa500, read_hmdb51, read_index, read_k400,
-                                   read_smarthome, read_ucf101)
+from published.annotations import (Source, read_custom, read_diving48, read_gym, read_haa500,
+                                   read_hmdb51, read_index, read_k400, read_smarthome, read_ucf101)
 from support.checks import unknown_name
 from support.commands import run_command
 from support.person import person_facts, summarise
 from support.progress import Progress
-from support.sampling import between, nearest, sample_instants, video_frame_index
+from support.sampling import between, first_of_each, nearest, sample_instants, video_frame_index
 from support.settings import Range, build_configs, check_fields
 from support.video import BROKEN, decode
 from toy.tree import make_toy
@@ -231,11 +230,11 @@ class DataConfig:
                       Range(0, 1)] = 0.0
     joint_noise: Annotated[float, "training noise of joints, as a part of the frame (ours)",
                            Range(0, 1)] = 0.0
-    joint_drop: Annotated[float, "part of the joints that training hides (ours)",
-                          Range(0, 1)] = 0.0
+    joint_drop: Annotated[float, "part of the joints that training hides (ours)", Range(0, 1)] = 0.0
     read_video: Annotated[bool, "decode videos; without, frames are black (pose-only rows)"] = True
     read_poses: Annotated[bool, "read pose files; without, joints are missing (video rows)"] = True
     allow_broken: Annotated[bool, "go on when more than 1 % of the clips cannot be read"] = False
+    shots: Annotated[int, "first clips of each label to train on, 0: all", Range(0, 10 ** 6)] = 0
     workers: Annotated[int, "processes that decode beside the training process, 0: none",
                        Range(0, 256)] = 2
     seed: Annotated[int, "of everything random", Range(0, 2 ** 32 - 1)] = 0
@@ -316,7 +315,10 @@ class DataConfig:
         """
         source = Source(name=self.data, root=self.folder, split=own_split, variant=self.variant,
                         table=self.root if self.root.endswith(".csv") else "")
-        return read_index(self.entry.read, source)
+        labels, clips = read_index(self.entry.read, source)
+        if self.shots and own_split == self.own_split("train"):
+            clips = first_of_each(clips, self.shots)
+        return labels, clips
 
 
 # ------------------------------------------------------------------------------- crops
@@ -856,7 +858,6 @@ def check_split(dataset, trained, full):
         poseless = [clip for clip in clips if not os.path.exists(dataset.pose_path(clip))]
     empty = [text for label, text in enumerate(dataset.labels) if label not in dataset.by_label]
     official = cfg.entry.counts.get(cfg.variant, {}).get(dataset.split, "not published")
-
     of_all = f" of {cfg.entry.classes}" if cfg.entry.classes else ""
 
     print(f"{dataset.split}: {len(clips)} clips listed (official: {official}), {len(there)} found, "

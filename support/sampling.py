@@ -1,4 +1,4 @@
-"""Which moments of a clip are looked at: said once, for every file that must agree.
+"""Which moments of a clip and which clips are looked at: said once, for all files that must agree.
 
 PeVL reads many cheap pose frames (T = 48) and few costly video frames (Tv = 16) of one clip
 (Sec. 4.3). The loader decodes the video frames, the model ties them to pose frames, and a report
@@ -10,7 +10,10 @@ video_frame_index | pose frames that are also video frames      | test_video_fra
 between           | the frames of a span of seconds             | test_a_rounded_second_is_its_frame
 sample_instants   | a moment in each of T equal parts of a clip | test_instants_*
 nearest           | the frame that stands for a moment          | test_nearest_is_as_near_as_any
+first_of_each     | a few clips of each label                   | test_shots_are_the_first_clips
 """
+from collections import Counter
+
 import numpy as np
 
 
@@ -68,3 +71,18 @@ def nearest(instants, moments):
     """Index of the instant (n,), ascending, that is nearest to each of the moments (any shape)."""
     halfway = (instants[1:] + instants[:-1]) / 2  # (n - 1,)
     return np.searchsorted(halfway, moments)
+
+
+def first_of_each(clips, count):
+    """The first `count` clips of each label, a list in the order of `clips`.
+
+    clips: anything that has a `label`. The few are the same in every run, whatever its seed, and
+    those of a smaller count are among those of a larger.
+    """
+    seen = Counter()
+    few = []
+    for clip in clips:
+        seen[clip.label] += 1
+        if seen[clip.label] <= count:
+            few.append(clip)
+    return few

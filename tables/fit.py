@@ -91,7 +91,7 @@ def fitted(args):
     chosen = {}
     if args.data == "custom":
         try:
-            cfg = DataConfig(data="custom", root=args.root)
+            cfg = DataConfig(data="custom", root=args.root, shots=args.shots)
             with redirect_stdout(io.StringIO()):  # what it notes is said when the data are opened
                 _, clips = cfg.read_index("train")
         except (OSError, ValueError):

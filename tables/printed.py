@@ -101,6 +101,9 @@ def differing(printed, config, views):
             words = name.replace("_", " ")
             said.append(f"{words} {here[name]} here, {value} in the paper")
 
+    if config.get("shots"):
+        said.append(f"trained on {config['shots']} clips of each label here, on all in the paper")
+
     # Versions, protocols and splits: the paper does not name all of its own, and the data set's
     # default is taken for it (D17). So no more is said than that it is the default.
     entry = DATASETS[config["data"]]

@@ -309,6 +309,20 @@ def test_reads_custom_without_a_validation_split(make_tree, capsys):
     assert "stands in" in capsys.readouterr().out
 
 
+def test_shots_cut_the_training_split_alone(make_tree):
+    """--shots 2: two clips of each label to train on, as long as there are two; all to test on."""
+    cfg = make_tree("custom", shots=2)
+    lines = ["path,label,split"]
+    for split in ("train", "test"):
+        for number, label in enumerate(["kick", "jump"] * 3 + ["rare"]):
+            lines.append(f"{split}{number}.mp4,{label},{split}")
+    text(cfg.folder, "clips.csv", "\n".join(lines))
+
+    trained = [row.text for row in index(cfg, "train").rows]
+    assert trained == ["kick", "jump", "kick", "jump", "rare"], "not the first two of each label"
+    assert len(index(cfg, "test").rows) == 7, "--shots took clips from the test split"
+
+
 def test_custom_needs_no_column_for_the_end(make_tree):
     """A piece that begins somewhere and runs to the end of the file."""
     cfg = make_tree("custom")

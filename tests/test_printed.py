@@ -74,6 +74,8 @@ def test_other_settings_are_said():
     assert differing(printed, config(), views=3) == []
     said = differing(printed, config(video_frames=8), views=1)
     assert said == ["video frames 8 here, 16 in the paper", "views 1 here, 3 in the paper"]
+    assert differing(printed, config(shots=16), views=3) == [
+        "trained on 16 clips of each label here, on all in the paper"]
 
 
 @pytest.mark.parametrize("data, changes, said", [

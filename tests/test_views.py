@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import data
 from data import Clips, DataConfig
 from pose import JOINT_SETS, write_pose
-from support.sampling import between, nearest, sample_instants, video_frame_index
+from published.annotations import Clip
+from support.sampling import between, first_of_each, nearest, sample_instants, video_frame_index
 from trees import COCO, make_tree, poses_for, text, video_bytes, write_video
 
 # ---- Sampling ------------------------------------------------------------------------------------
@@ -77,6 +78,18 @@ def test_a_rounded_second_is_its_frame(rate, n, data):
     last = data.draw(st.integers(first, n - 1))
     found = between(clock, round(clock[first], 3), round(clock[last], 3))
     assert found == slice(first, last), "a rounded second means another frame"
+
+
+@given(labels=st.lists(st.integers(0, 4), max_size=40), count=st.integers(1, 12))
+def test_shots_are_the_first_clips(labels, count):
+    """Of each label the first `count` or all that there are, in the order of the list."""
+    clips = [Clip(id=str(place), path="", label=label) for place, label in enumerate(labels)]
+    few = first_of_each(clips, count)
+
+    expected = []
+    for label in set(labels):
+        expected += [clip for clip in clips if clip.label == label][:count]
+    assert few == sorted(expected, key=lambda clip: int(clip.id)), "other clips, or another order"
 
 
 # ---- Crops by hand -------------------------------------------------------------------------------
