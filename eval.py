@@ -1,7 +1,7 @@
 """Open a trained model, measure it on a data set, or ask it about one video.
 
     python eval.py                                    newest run under out/, centre crop
-    python eval.py --ckpt out/run/best.pt --views 3   the paper's three crops (Sec. 4.1)
+    python eval.py --ckpt out/run --views 3  the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
     python eval.py --report                           and a page of it all, report.html
@@ -17,7 +17,7 @@ model again, on which device and in which precision, and what is counted.
 
 paper         | what                            | here                    | tests/test_eval.py
 Sec. 3.4, (7) | mean over views, then softmax   | answers, evaluate       | test_views_are_averaged
-Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from            | test_metrics_match_*
+Tables 1 to 3 | top-1, top-5, mean over classes | metrics_from, count     | test_metrics_match_*
 -             | a checkpoint becomes a model    | rebuild, check_data     | test_errors_of_*
 -             | a trained model to call         | load, label/            | tests/test_label.py
 -             | two runs on the same clips      | evaluate_rival          | tests/test_evidence.py
@@ -32,8 +32,10 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -309,7 +311,7 @@ def evaluate(model, dataset, batch_size, device, workers=0, precision="fp32", pr
              probabilities=False, average="similarities", features=False):
     """Accuracy of `model` on `dataset`, a `data.Clips` in evaluation mode.
 
-        p = softmax(mean over views of sim / tau)     Eq. (7); one similarity alone is ranked alike
+        p = softmax(mean over views of sim / tau)     Eq. (7); a similarity alone: the same
 
     With average="probabilities" the mean is taken behind the softmax. The K texts are encoded once.
     Under torch.distributed each rank answers the clips rank, rank + world and so on, none twice and
@@ -507,18 +509,19 @@ def lowest_seen(path, saved):
     """name -> `low/<name>` of the run's validation clips, {} where the run does not tell.
 
     The run's metrics.jsonl has them in the row of the epoch that this checkpoint ended; else an
-    evaluation of the validation split (`eval.py --eval-split val`) that lies beside it.
+    evaluation of the validation split (`eval.py --eval-split val`) by the trained labels.
     """
     ended = saved["at"]["epoch"]
     config = saved["config"]
     found = []
     if config.get("eval_split", "val") == "val":  # else its rows are of other clips
         found = [row for row in rows_of(path.parent, "epoch") if row["epoch"] == ended]
-    for measured in sorted(path.parent.glob("eval-val-*view.json")):
-        about = json.loads(measured.read_text("utf-8"))
-        same_run = Path(about.get("checkpoint", "")).name == path.name
-        if same_run and about.get("data") == config["data"]:
-            found.append(about)
+    for measured in sorted(own_results(path).glob("eval-val-*view.json")):
+        with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):   # it was edited
+            about = json.loads(measured.read_text("utf-8"))
+            of_these = (about["data"], about["labels"]) == (config["data"], saved["labels"])
+            if of_these and Path(about["checkpoint"]).name == path.name:
+                found.append(about)
 
     for row in found:
         low = {name.removeprefix("low/"): value for name, value in row.items()
@@ -526,6 +529,12 @@ def lowest_seen(path, saved):
         if low:
             return low
     return {}
+
+
+def own_results(path):
+    """The folder of results of a checkpoint: beside last.pt, where training leaves those of the
+    final weights; else one with the checkpoint's name, so that best.pt does not replace them."""
+    return path.parent if path.stem == "last" else path.parent / path.stem
 
 
 # ---- Command line --------------------------------------------------------------------------------
@@ -558,7 +567,7 @@ class EvalConfig:
     end: Annotated[float, "with --video: second at which it ends",
                    Range(0, math.inf)] = math.inf
     every: Annotated[float, "with --video: a label each so many seconds, for long videos",
-                     Range(0, math.inf)] = 0.0
+                     Range(0, 86400)] = 0.0
     window: Annotated[float, "with --every: seconds that a label is of; 0: as many",
                       Range(0, math.inf)] = 0.0
     topk: Annotated[int, "with --video: labels to print", Range(1, 10000)] = 5
@@ -592,6 +601,9 @@ class EvalConfig:
         if wrong:
             raise ValueError(f"{', '.join(wrong)} without --video. Expected a video with them. Add "
                              "--video FILE; the poses of a data set: --poses DIR.")
+        if 0 < self.every < 0.01:
+            raise ValueError(f"--every {self.every:g}. Expected 0.01 seconds or more. A frame "
+                             "takes about 0.03: raise it.")
         if self.window and not self.every:
             raise ValueError(f"--window {self.window:g} without --every. Expected both: how long a "
                              "window is, and how often one begins. Add --every SECONDS.")
@@ -611,20 +623,31 @@ class EvalConfig:
                              "--model alone: a run of ours has its own. Leave one of them out.")
         if self.aim_weights and self.model != "aim":
             raise ValueError(f"--aim-weights {self.aim_weights}. Expected --model aim. Add it.")
+        if self.model == "aim" and self.texts:
+            raise ValueError("--model aim --texts: AIM reads no texts. Expected a model that "
+                             "compares texts. Leave --texts out.")
         if self.model == "aim" and not self.aim_weights:
             raise ValueError("--model aim without --aim-weights. Expected the file that its "
                              "authors publish; for a run of ours name it with --ckpt. Add it.")
 
 
 def read_texts(texts):
-    """`--texts`: a file with a label a line, or the labels themselves with ; between."""
-    if not texts:
-        return []
-    path = Path(texts)
-    if ";" not in texts and path.is_file():
-        lines = path.read_text("utf-8").splitlines()
-    else:
+    """`--texts`: a file with a label a line, or the labels themselves with ; between.
+
+    Raises ValueError for what looks like a file and is none, or is no text.
+    """
+    if ";" in texts:
         lines = texts.split(";")
+    elif os.path.isfile(texts):
+        try:
+            lines = Path(texts).read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise ValueError(f"cannot read {texts}: it is no UTF-8. Expected a text file with a "
+                             "label a line. Save it as UTF-8.") from None
+    elif Path(texts).suffix in (".txt", ".csv"):
+        raise FileNotFoundError(f"no file {texts}. Expected a label a line in it. Check the path.")
+    else:
+        lines = [texts]
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -706,13 +729,29 @@ def model_without_run(cfg, data_cfg, dataset):
     return model
 
 
-def results_folder(cfg, data_cfg, source):
-    """Where results go: --out, beside the checkpoint, or out/<data>-clip for the zero-shot CLIP."""
+def results_folder(cfg, data_cfg, source, saved):
+    """Where results go: --out, `own_results` of the checkpoint, or out/<data>-clip for the
+    zero-shot CLIP.
+
+    source: the checkpoint, or AIM's file; saved: the checkpoint's content or None. Figures of other
+    clips or labels than the run's, or by another mean, get a folder in it: they replace none.
+    """
     if cfg.out:
         return Path(cfg.out)
     if cfg.model == "clip":
         return Path(f"out/{data_cfg.data}-clip")
-    return source.parent
+    if not saved:
+        return source.parent
+
+    others = []
+    trained = DataConfig(**settings_of(DataConfig, saved))
+    if (data_cfg.data, data_cfg.variant) != (trained.data, trained.variant):
+        others += [data_cfg.data, data_cfg.variant]
+    if cfg.texts:
+        others.append("texts")
+    if cfg.average != "similarities":
+        others.append(cfg.average)
+    return own_results(source) / "-".join(filter(None, others))
 
 
 def evaluated(name, model, dataset, result, about, path=None, saved=None):
@@ -751,7 +790,8 @@ def evaluate_rival(cfg, data_cfg, main, path, saved, world, precision):
 
     main: the Evaluated that it is compared with. path, saved: of `open_rival`. How clips are seen
     (frames, size, prompt) is the rival's own; which clips, where they lie, how many views and how
-    these are averaged is said by the main run. ValueError where the labels are others.
+    these are averaged is said by the main run. ValueError where the labels of its own data set
+    are others; one that was trained on another data set is asked for these labels, zero-shot.
     """
     if saved:
         own = ("pose_frames", "video_frames", "image_size", "prompt", "read_video", "read_poses")
@@ -790,7 +830,7 @@ def export_run(cfg, data_cfg, path, saved):
         raise ValueError(f"--export {cfg.export} beside --model {cfg.model}. Expected a run of "
                          "ours. Leave --model out, or name one with --ckpt.")
     model = rebuild_from(path, saved, cfg.clip)   # on the CPU, where the exporter records it
-    for line in export_onnx(model, results_folder(cfg, data_cfg, path)):
+    for line in export_onnx(model, Path(cfg.out or path.parent)):
         print(line)
 
 
@@ -804,6 +844,16 @@ def tell(one, origin, never_trained):
         print(f"{len(one.dataset.labels)} labels, {len(never_trained)} of them never trained: "
               f"{'; '.join(never_trained[:10])}{more}")
     print(summary(one.result, one.dataset.labels))
+
+
+def note_choice(path, saved, dataset):
+    """Say so where these very clips chose the weights: then their figure is too high."""
+    own = DataConfig(**settings_of(DataConfig, saved))
+    chosen_on = own.own_split(saved["config"].get("eval_split", "val"))
+    clips = (dataset.cfg.data, dataset.cfg.variant, dataset.split)
+    if path.name == "best.pt" and clips == (own.data, own.variant, chosen_on):
+        print(f"note: {path} is the epoch that was best on this very split ({dataset.split}); "
+              "last.pt beside it was not chosen by it")
 
 
 def run(argv):
@@ -827,13 +877,17 @@ def run(argv):
     # The rival is opened first: a name that is wrong should not show after an hour of evaluation.
     rival_path, rival_saved = open_rival(cfg.compare, path)
     dataset = Clips(data_cfg, cfg.eval_split, train=False, views=cfg.views)
+    texts = read_texts(cfg.texts)
     never_trained = []
     if saved:
         model = rebuild_from(path, saved, cfg.clip)
-        never_trained = adopt_labels(model, dataset, saved, read_texts(cfg.texts))
+        never_trained = adopt_labels(model, dataset, saved, texts)
         name = path.parent.name
         origin = origin_of(path, saved)
+        note_choice(path, saved, dataset)
     else:
+        if texts:
+            rename_labels(dataset, texts)
         model = model_without_run(cfg, data_cfg, dataset)
         name = f"{cfg.model} {cfg.backbone}"
         origin = ""
@@ -858,11 +912,10 @@ def run(argv):
         about["never_trained"] = never_trained
         if saved:
             about.update(facts_of(path, saved, data_cfg.variant))
-        write_results(result, model, dataset, results_folder(cfg, data_cfg, path), about,
-                      world.device, cfg.strips)
+        folder = results_folder(cfg, data_cfg, path, saved)
+        write_results(result, model, dataset, folder, about, world.device, cfg.strips)
         if cfg.report or rival:
-            write_report(one, results_folder(cfg, data_cfg, path), world.device, rival,
-                         operations=True)
+            write_report(one, folder, world.device, rival, operations=True)
     return result
 
 

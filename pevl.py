@@ -139,15 +139,15 @@ class AdaptedBlock(nn.Module):
 
         temporal   x = x + DropPath(T_Adapter(MSA(LN1(x over time))))    where the tower has time
         spatial    x = x + S_Adapter(MSA(LN1(x)))
-        joint      x = x + MLP(LN2(x)) + DropPath(0.5 * MLP_Adapter(LN2(x)))
+        mlp        x = x + MLP(LN2(x)) + DropPath(0.5 * MLP_Adapter(LN2(x)))
 
     S_Adapter(y) is y + change and starts as y; the others give a change alone, which starts at 0.
-    One frozen MSA and LN1 serve time and space: attention that has learned which patches belong
-    together is asked which moments do. Without adapters it still serves both (Tables 4 and 8).
+    One frozen MSA (multi-head self-attention) and LN1 serve time and space: what has learned which
+    patches belong together is asked which moments do, also without adapters (Tables 4 and 8).
 
-    d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters: False: only
-    what is frozen, attention over time included. drop_path: share of clips, 0 to 1, whose change is
-    dropped in training; a frozen branch never is, being no change that could overfit (D27).
+    d: width. ratio: bottleneck over d. temporal: attention over time, too. adapters=False: the
+    frozen layers alone, over time too. drop_path: share of clips, 0 to 1, that lose such a change
+    in training; without adapters none do, since nothing there can overfit (D27).
     """
 
     def __init__(self, d, ratio, temporal, adapters, drop_path):
@@ -178,7 +178,7 @@ class AdaptedBlock(nn.Module):
         return x + self.drop_path(self.temporal_adapter(mixed))
 
     def forward(self, x, block, need_weights=False, asking=None):
-        """x (B, T, n, d) -> the same shape, and the class token's attention (B, T, n) or None.
+        """x (B, T, n, d), n = Nv or 1 + J -> the same shape; class attention (B, T, n) or None.
 
         block: the frozen ResidualAttentionBlock. need_weights: give that attention, mean over
         heads, rows of sum 1, float32. asking: as in clip_model.Attention, give (B, T, asking, d).
@@ -216,8 +216,8 @@ class AdaptedTower(nn.Module):
     def run(self, x, trunk, need_weights=False, start=0, stop=None, asking=None):
         """x (B, T, n, d) -> the same after all blocks, and the last one's class attention or None.
 
-        trunk: CLIP's image tower, whose frozen blocks are walked along with our adapters. start,
-        stop: walk blocks start + 1 to stop alone. asking: the last block gives the first so many
+        trunk: CLIP's image tower, whose frozen blocks run with our adapters. start, stop: run only
+        blocks start + 1 to stop. asking: a number; the last block makes only the first so many
         tokens, since no others are read.
         """
         weights = None
@@ -236,7 +236,7 @@ class AdaptedTower(nn.Module):
 class VideoTower(AdaptedTower):
     """Frames -> tokens z_v. PeVL's frames do not see each other: time is the pose's business.
 
-    frames: 0 for PeVL; AIM's number of frames, whose tower attends over time and embeds it.
+    frames: 0 for PeVL; for AIM its number of frames: then the tower attends over time, too.
     """
 
     def __init__(self, config, clip_config, adapters=True, frames=0):
@@ -249,7 +249,7 @@ class VideoTower(AdaptedTower):
         """frames (B, Tv, 3, S, S) from `normalise` -> z_v (B, Tv, Nv, d), class attention or None.
 
         The attention is that of the last block's class token to all Nv tokens, (B, Tv, Nv). place:
-        give as a third the tokens behind that many blocks. asking: as in `run`; without place.
+        a number of blocks; the tokens behind them come third. asking: as in `run`; not with place.
         """
         B, Tv = frames.shape[:2]
         when = 0.0
@@ -363,11 +363,12 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     """The weighted mask M of Eq. (1): how much of the body's attention lies in each patch (D3).
 
         w_j = joint_weights_j / sum over visible joints
-        M_n = sum of w_j over the visible joints j in patch n, divided by max_n M_n
+        m_n = sum of w_j over the visible joints j in patch n
+        M_n = m_n / max over the patches of its frame
 
-    joint_weights (B, Tv, J) >= 0: attention of the pose tower's class token. keypoints
-    (B, Tv, J, 2): x, y, the frame is [-1, 1]. scores (B, Tv, J): 0 = not found. grid: patches a
-    side.
+    joint_weights (B, Tv, J) >= 0: attention of the pose tower's class token.
+    keypoints (B, Tv, J, 2): x, y, the frame is [-1, 1]. scores (B, Tv, J): 0 = not found.
+    grid: patches along a side.
 
     Returns (B, Tv, N) in [0, 1], N = grid * grid by rows; 0 = no joint in the patch. The largest of
     a frame is 1 (less where its joints have shares below 1e-12), or 0 where no joint is in it.
@@ -386,7 +387,7 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     B, Tv = sizes["B"], sizes["Tv"]
 
     # The paper's "normalised sum of weights", step one: those of the joints that were found sum to
-    # 1. The division by the maximum below undoes it, but for 1e-12; it is what the paper names.
+    # 1. (Step two divides by the maximum and so cancels this; it stays since the paper names it.)
     visible = scores > 0
     shares = joint_weights * visible
     shares = shares / shares.sum(-1, keepdim=True).clamp_min(1e-12)         # (B, Tv, J)
@@ -402,7 +403,7 @@ def patch_weight(joint_weights, keypoints, scores, grid):
     total = shares.new_zeros(B, Tv, grid * grid)
     total = total.scatter_add(-1, patch, shares * inside)                   # (B, Tv, N)
 
-    # Step two: M multiplies scores, so that it must not shrink where many joints share the weight.
+    # Step two: M multiplies scores, so it must not get smaller where many joints share the weight.
     # With a maximum of 1 the strongest patch keeps its score as it is.
     return total / total.amax(-1, keepdim=True).clamp_min(1e-12)
 
@@ -410,10 +411,9 @@ def patch_weight(joint_weights, keypoints, scores, grid):
 def masked_softmax(scores, weight, literal_mask=False, mask="product"):
     """alpha^P2V of Eq. (1) for queries that look: softmax over patches of (score * M).
 
-    scores (..., q, N): queries with keys. weight M (..., 1, N) in [0, 1], 0 = background.
-    literal_mask: as printed, background takes part with its score of 0 * M = 0. mask="log": of
-    (score + log M), the other reading (systems/readings.py). -> (..., q, N), rows of sum 1; of no
-    meaning where no patch has weight.
+    scores (..., nq, N): query . key. weight M (..., 1, N) in [0, 1], 0 = background. literal_mask:
+    as printed, background takes part with score * 0 = 0. mask="log": softmax of (score + log M)
+    (systems/readings.py). -> (..., nq, N), rows of sum 1; no meaning where no patch has weight.
 
     Why not as printed: a score of 0 is not "no attention", since exp(0) = 1. One body patch with
     the score 2 beside three of background, which the mask should have removed, keeps 0.71 of the
@@ -443,7 +443,7 @@ def masked_softmax(scores, weight, literal_mask=False, mask="product"):
 
 
 class Refinement(nn.Module):
-    """What P2V and V2P share: queries, keys and values of h heads, and an end that starts at zero.
+    """What P2V and V2P share: queries, keys, values of h heads, an output layer that starts at 0.
 
     d: width of the tokens. heads: h, which divides d. PeVL copies the start of queries, keys,
     values and layer norms from CLIP (start_from_block, D28).
@@ -462,14 +462,14 @@ class Refinement(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def project(self, asking, seen):
-        """asking (..., q, d), seen (..., n, d) -> q (..., h, q, c), k and v (..., h, n, c)."""
+        """asking (..., nq, d), seen (..., n, d) -> q (..., h, nq, c), k and v (..., h, n, c)."""
         q = self.split_heads(self.query(asking))
         k = self.split_heads(self.key(seen))
         v = self.split_heads(self.value(seen))
         return q, k, v
 
     def join(self, mixed):
-        """Heads (..., h, q, c) side by side through out_proj -> (..., q, d)."""
+        """Heads (..., h, nq, c) side by side through out_proj -> (..., nq, d)."""
         return self.out_proj(mixed.transpose(-3, -2).flatten(-2))
 
 
@@ -479,8 +479,8 @@ class P2V(Refinement):
         s[q, n] = (query_q . key_n / sqrt(c)) * M_n
         z_q = z_q + out_proj(sum_n softmax_n(s[q, n]) value_n)     n: patches; q: who looks, below
 
-    Tokens in, tokens of the same shape out: it fits after any ViT block; PeVL has it after the last
-    (D6). Three kinds of query:
+    query, key, value: linear, of ln(z), in h heads of c numbers. Same shape in and out, so that it
+    fits after any ViT block; PeVL has it after the last (D6). Three kinds of query:
 
         body patch, M > 0         looks at the body patches of its frame
         class token               the same; M has no entry for it: it asks here, and is no key
@@ -540,7 +540,7 @@ class P2V(Refinement):
         seen = z + self.join(share @ v)                                     # (B, Tv, nq, d)
         if self.gate is not None:
             seen = seen + self.gate * block.mlp(block.ln_2(seen))           # (B, Tv, nq, d)
-        refined = torch.where(looks[..., None], seen, z)                    # else + I: D5
+        refined = torch.where(looks[..., None], seen, z)                    # not looking: + I, D5
         if need_weights:
             of_class_token = share[..., 0, :].mean(2)                       # (B, Tv, N)
             return refined, of_class_token * has_body
@@ -557,9 +557,9 @@ class V2P(Refinement):
 
         z_q = z_q + out_proj(sum_n softmax_n(query_q . key_n / sqrt(c)) value_n)
 
-    Queries: the J joints, and one for the background, made of the frame's class token + a learned
-    vector (D7). Keys and values: all Nv video tokens as they leave the encoder, before P2V: Eq. (2)
-    has Eq. (1)'s K_v. The other pose frames have no picture and stay as they are.
+    query_q: of ln_pose(z_q), the J joints and the class token; the latter asks for the background,
+    as itself + a learned vector, which the z_q on the right lacks (D7). key_n, value_n: of ln_video
+    of all Nv video tokens before P2V (Eq. (2) has Eq. (1)'s K_v). Other pose frames stay as is.
 
     Eq. (2) for one query (1.4142, 0), c = 2, and two video tokens with the keys (1, 0) and (0, 1):
     its scores are 1 and 0, so it takes 0.73 of the first value and 0.27 of the second.
@@ -602,8 +602,8 @@ class V2P(Refinement):
 
 # ---- Sec. 3.2.3: refinement supervision, Eq. (3) -------------------------------------------------
 #
-# A wrong joint leads P2V astray, and a picture may distract V2P. So a refined clip must be told
-# from the other clips of the batch by what it was before: it may change, but not become another.
+# A wrong joint leads P2V astray, and a picture may distract V2P. So each clip must find its own
+# refinement among those of the whole batch: it may change, but not turn into another clip.
 
 def nt_xent(z, z_refined, temperature):
     """Eq. (3): among the clips of the batch, a clip is nearest to its own refinement.
@@ -661,8 +661,8 @@ def frame_word_similarity(pose_frames, words, word_mask, tau=0.01):
     pose_frames F (B, T, e), words (K, W, e), word_mask (K, W) bool: True on the words of a text,
     False on start, end and padding (D11). -> (B, K) in [-1, 1]; 0 for a text without words.
 
-    Two moments, two words, each moment is one word: A is the 2 x 2 identity. With tau 1 every
-    attention gives 0.73, of 1 and 0 or then of equals; with 0.01 it finds the 1.
+    Two moments, two words, each moment is one word: A is the 2 x 2 identity. With tau 1 the inner
+    attention makes 0.73 of 1 and 0, the outer 0.73 of two such; with 0.01 both find the 1.
 
     >>> two, both = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
     >>> frame_word_similarity(two, two, both, tau=1.0), frame_word_similarity(two, two, both)
@@ -773,7 +773,7 @@ def two_way_kl(logits, truth, weights=None):
 
     Arguments as of one_way_kl; row i of logits is clip i, column j text j. `weights` are the
     anchor's in both directions, row i those of clip i and of text i, so they are not transposed.
-    Of PeVL's loss and of ViLP's, which differ in truth and weights.
+    PeVL's and ViLP's losses both are this, with another truth and other weights.
     """
     clips_to_texts = one_way_kl(logits, truth, weights)
     texts_to_clips = one_way_kl(logits.T, truth.T, weights)
@@ -917,7 +917,7 @@ class PeVL(ActionModel):
         trunk = self.clip.visual                          # the frozen blocks of both towers
         features = {"label": batch["label"]}
         z_v = None                                        # as the tower gives it
-        there = None                                      # as it is where P2V stands
+        there = None                                      # the tokens that P2V reads
         z_p = None
 
         # Sec. 3.1: unimodal encoders with adapters. (The texts do not depend on the clip: losses.)
@@ -928,7 +928,7 @@ class PeVL(ActionModel):
             z_p, joint_weights = self.pose(                                 # (B, T, 1 + J, d)
                 batch["keypoints"], batch["scores"], trunk)
 
-        # Sec. 3.2.1: pose tells video where to look; the gradient passes M, so pose learns (D3).
+        # Sec. 3.2.1: pose tells video where to look, and learns from it by M's gradient (D3).
         refined_v = z_v
         if self.p2v is not None:
             M = self.mask(batch, joint_weights)                             # (B, Tv, N)

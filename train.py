@@ -17,7 +17,7 @@ Sec. 3.4 | the loss over the whole batch   | forward_backward            | accum
 
 Resume is exact by construction: what is random in a step is a function of (seed, epoch, batch,
 rank, part), in a sample of (seed, epoch, sample), so no generator has a state to store. Exact means
-bit for bit on the same machine, with as many threads and processes.
+bit for bit on a CPU, with as many threads and processes; on a GPU as far as its kernels repeat.
 
 The loop knows that a data set gives batches and a model gives losses. What else it has to know of a
 kind of training is a `Job`; the toy's pretraining of a CLIP (toy/stills.py) is another one.
@@ -91,7 +91,7 @@ class TrainConfig:
                       "--data brings, the paper's where it brings nothing"] = "preset"
     lr: Annotated[float, "base learning rate of AdamW (Sec. 4.1: 8e-6)",
                   Range(0, 10, above=True)] = 8e-6
-    new_lr: Annotated[float, "factor on lr for all that starts from nothing, adapters too (D16)",
+    new_lr: Annotated[float, "factor on lr for all but CLIP's weights: adapters, P2V, V2P (D16)",
                       Range(0, 10000)] = 1.0
     trunk_lr: Annotated[float, "factor on lr for CLIP's weights: --tune all, ViLP's towers (0.1)",
                         Range(0, 10000)] = 0.1
@@ -132,10 +132,10 @@ class TrainConfig:
 
 
 # What may change from one part of a run to the next, since it changes none of its numbers. Where
-# the clips, their poses and the file of --init lie may change as well: that they are the same ones
-# is in the identity, as far as ids, labels, texts and a sample of the pose files tell (data.py).
-FREE = {"out", "init", "root", "poses", "workers", "log_every", "save_minutes", "resume", "force",
-        "fresh", "tensorboard", "skip_nonfinite", "allow_broken"}
+# clips, poses and the files of --clip and --init lie may change as well: that they are the same
+# ones is in the identity, as far as ids, labels, texts and a sample of pose files tell (data.py).
+FREE = {"out", "init", "clip", "root", "poses", "workers", "log_every", "save_minutes", "resume",
+        "force", "fresh", "tensorboard", "skip_nonfinite", "allow_broken"}
 
 
 # ---- Schedule and parameter groups, Sec. 4.1 -----------------------------------------------------
@@ -159,8 +159,8 @@ def lr_factor(step, warmup, total):
 
 
 def kind_factors(cfg):
-    """Kind of a parameter group -> factor on the learning rate: CLIP's own weights and copies of
-    them (--trunk-lr), or what starts from nothing (--new-lr): all that PeVL trains (D16)."""
+    """Kind of a parameter group -> factor on the learning rate (D16). "trunk": CLIP's own weights
+    and ViLP's copy of its image tower. "new": all else, P2V's and V2P's copies (D28) too."""
     return {"new": cfg.new_lr, "trunk": cfg.trunk_lr}
 
 
@@ -447,8 +447,9 @@ def take_step(run, batch, stop):
     finite_losses = all(math.isfinite(facts[name]) for name in terms)
 
     # An infinite gradient is normal while fp16's scaler looks for its scale: it leaves the step out
-    # by itself and tries a smaller one.
-    if finite_losses and (math.isfinite(facts["grad_norm"]) or scaler.is_enabled()):
+    # by itself and halves the scale. At a scale of 1 the fault is not the scale's.
+    fits = math.isfinite(facts["grad_norm"]) or scaler.is_enabled() and scaler.get_scale() > 1
+    if finite_losses and fits:
         scaler.step(optimizer)
         scaler.update()
     else:
@@ -843,7 +844,7 @@ def record(run, terms, data_s, step_s):
     at["interval"] = {}
 
     peak = peak_mib(run.world.device)
-    lr = run.optimizer.param_groups[0]["lr"]
+    lr = cfg.lr * lr_factor(at["step"] - 1, run.warmup_steps, run.steps)    # before any factor
     seconds = mean["data_s"] + mean["step_s"]
     speed = cfg.batch / seconds
     left = int((run.steps - at["step"]) * seconds)

@@ -96,11 +96,10 @@ class ActionModel(nn.Module):
     # Name in the tables of parameters and costs -> attribute; it is None where the part is off.
     PARTS = {}
 
-    # Parts that are CLIP's own weights or a copy of them, for learning rates; but for AIM's last
-    # norm, a copy that its authors train like adapters, and the temperature of Eq. (5), one number
-    # that starts at CLIP's. All others are new: adapters start from
-    # nothing, too, though what they stand between is CLIP's (D16), and P2V and V2P, whose queries,
-    # keys and values start as copies of a block, end in a layer of zeros.
+    # Parts whose weights are CLIP's own or a copy of a whole tower: they have --trunk-lr, all else
+    # --new-lr (D16). So have three that hold something of CLIP's: P2V and V2P, whose queries, keys
+    # and values start as copies, but which end in a layer of zeros (D28); AIM's last norm, which
+    # its authors train like adapters; and the temperature of Eq. (5), one number.
     TRUNK = ("CLIP", "pose image")
 
     def __init__(self, config, clip, texts, joints=17):

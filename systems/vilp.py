@@ -1,6 +1,6 @@
 """ViLP (ICVGIP 2023, arXiv 2308.03908): pose says which frames count, words vote for them.
 
-The nearest relative of PeVL, by whose account it is the first to join video, pose and text. Joints
+The nearest relative of PeVL, whose authors call it the first to join video, pose and text. Joints
 are drawn as heatmaps, a second CLIP image tower reads them, and pose enters only through a gate on
 whole frames. PeVL reads coordinates, at more moments, and lets pose reach single patches.
 

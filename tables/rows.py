@@ -99,7 +99,7 @@ ROWS = {
 
     # Ours, no row of the paper: PeVL by the other readings of its sentences. D4, D30, D31.
     "readings/pevl": Row("PeVL as we read it"),
-    "readings/literal-mask": Row("Eq. (1) to the letter",
+    "readings/literal-mask": Row("Eq. (1) with the background",
                                  {"literal_mask": True, "mask": "product"}),
     "readings/mask-log": Row("Eq. (1) with score + log M", {"mask": "log"}),
     "readings/p2v-block": Row("P2V with CLIP's frozen MLP", {"p2v_kind": "block"}),

@@ -6,12 +6,14 @@ fixture `trained`); what `--video` does beyond one file is in test_label.py, wha
 `--compare` do in test_evidence.py.
 """
 import contextlib
+import dataclasses
 import io
 import json
 import math
 import os
 import types
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -466,6 +468,71 @@ def test_clip_needs_no_checkpoint(trained, tmp_path, capsys):
     assert result_in(tmp_path)["clips"] == 5
 
 
+def test_clip_answers_with_the_labels_that_are_given(trained, tmp_path, capsys):
+    """--texts replaces the data set's labels without a run, too, one for each."""
+    flags = ["--model", "clip", "--backbone", "tiny", "--data", "diving48", "--root",
+             str(trained.root), "--out", str(tmp_path), *SMALL]
+    assert ev.main([*flags, "--texts", "one; two; three"]) == 0
+    assert result_in(tmp_path)["labels"] == ["one", "two", "three"]
+    assert ev.main([*flags, "--texts", "one; two"]) == 2
+    assert "--texts with 2 labels for a data set of 3" in capsys.readouterr().err
+
+
+def test_other_figures_replace_none_of_the_runs_own(trained):
+    """Other weights, clips, labels or means than training's have a folder of their own."""
+    last = trained.run / "last.pt"
+    saved = ev.read_checkpoint(last)
+    own = ev.DataConfig(**ev.settings_of(ev.DataConfig, saved))
+
+    def folder(path=last, data=own, **flags):
+        return ev.results_folder(ev.EvalConfig(**flags), data, path, saved)
+
+    assert folder() == folder(eval_split="val", views=3) == trained.run
+    assert folder(trained.run / "best.pt") == trained.run / "best"
+    assert folder(data=dataclasses.replace(own, version="v1")) == trained.run / "diving48-v1"
+    hmdb51 = dataclasses.replace(own, data="hmdb51", version="", split=2)
+    assert folder(data=hmdb51) == trained.run / "hmdb51-2"
+    assert folder(texts="a; b; c") == trained.run / "texts"
+    assert folder(average="probabilities") == trained.run / "probabilities"
+    assert folder(texts="a; b; c", out="here") == Path("here")
+
+
+def test_weights_that_a_split_chose_say_so(trained, capsys):
+    """best.pt, on the clips whose accuracy chose it; last.pt and other clips are not remarked."""
+    saved = ev.read_checkpoint(trained.run / "best.pt")
+    cfg = ev.DataConfig(**{**ev.settings_of(ev.DataConfig, saved), "root": str(trained.root)})
+    chosen = saved["config"]["eval_split"]
+    for name, split, remarked in (("best.pt", chosen, True), ("last.pt", chosen, False),
+                                  ("best.pt", "train", False)):
+        ev.note_choice(trained.run / name, saved, ev.Clips(cfg, split, train=False))
+        said = capsys.readouterr().out
+        assert ("was best on this very split" in said) == remarked, (name, split)
+
+
+@pytest.mark.parametrize("content, labels", [
+    ("a dive\n\n a vault \n", ["a dive", "a vault"]),
+    ("\ufeffa dive\n", ["a dive"]),
+])
+def test_labels_from_a_file(content, labels, tmp_path):
+    """A label a line, without the mark with which some editors begin a file."""
+    path = tmp_path / "labels.txt"
+    path.write_text(content, "utf-8")
+    assert ev.read_texts(str(path)) == labels
+    assert ev.read_texts("; ".join(labels)) == labels
+    assert ev.read_texts("x" * 300) == ["x" * 300]        # longer than a file's name may be
+    assert ev.read_texts("") == []
+
+
+def test_labels_from_a_file_that_is_none(tmp_path):
+    """A name that is misspelt is no label; another encoding is told with the file's name."""
+    with pytest.raises(FileNotFoundError, match="no file .*better.txt. Expected a label a line"):
+        ev.read_texts(str(tmp_path / "better.txt"))
+    path = tmp_path / "labels.txt"
+    path.write_text("a dive\n", "utf-16")
+    with pytest.raises(ValueError, match="labels.txt: it is no UTF-8. Expected"):
+        ev.read_texts(str(path))
+
+
 def test_newest_run_of_a_row_by_its_switches(tmp_path):
     """A lab's runs count, and so does any name of the same model; a run with other switches not."""
     def leave_run(name, mtime, **switches):
@@ -481,6 +548,9 @@ def test_newest_run_of_a_row_by_its_switches(tmp_path):
     whole = leave_run("toy-pevl", mtime=1)
     in_a_lab = leave_run("lab/table5-no-p2v/seed1", mtime=2, p2v=False)
     other = leave_run("toy-other", mtime=3, p2v=False, sim=("vs",))
+
+    clip = leave_run("tiny-clip", mtime=4, model="clip")
+    assert clip.exists(), "CLIP's own pretraining, the newest: it answers nothing"
 
     assert ev.find_checkpoint(out=tmp_path) == other
     assert ev.find_checkpoint("table5/no-p2v", out=tmp_path) == in_a_lab
@@ -565,6 +635,10 @@ def test_errors_of_flags(trained, error):
     said = error("--model", "aim", "--data", "toy")
     assert "--model aim without --aim-weights" in said
     assert "Expected --model aim" in error("--ckpt", run, "--aim-weights", "aim.pth")
+    said = error("--model", "aim", "--aim-weights", "aim.pth", "--texts", "a; b", "--data", "toy")
+    assert "AIM reads no texts" in said
+    assert "0.01 seconds or more" in error("--ckpt", run, "--video", "x", "--every", "1e-9")
+    assert "--every" in error("--ckpt", run, "--video", "x", "--every", "inf")
 
 
 def test_errors_of_other_data(trained, tmp_path, error):

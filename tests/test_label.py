@@ -253,16 +253,20 @@ def test_lowest_comes_from_the_validation_split(trained, model):
 def test_lowest_is_not_that_of_other_clips(tmp_path):
     """Rows of the test split do not count, nor a validation split of another data set."""
     path = tmp_path / "last.pt"
-    saved = {"at": {"epoch": 1}, "config": {"data": "custom", "eval_split": "test"}}
+    saved = {"at": {"epoch": 1}, "config": {"data": "custom", "eval_split": "test"},
+             "labels": ["a", "b"]}
     row = {"kind": "epoch", "epoch": 1, "low/all": 3.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     assert ev.lowest_seen(path, saved) == {}
 
-    of_k400 = {"checkpoint": str(path), "data": "k400", "low/all": 2.0}
-    (tmp_path / "eval-val-1view.json").write_text(json.dumps(of_k400))
-    assert ev.lowest_seen(path, saved) == {}
+    of_its_own = {"checkpoint": str(path), "data": "custom", "labels": ["a", "b"], "low/all": 2.0}
+    for other in ({"data": "k400"}, {"labels": ["one", "two"]}, {"checkpoint": "best.pt"}):
+        (tmp_path / "eval-val-1view.json").write_text(json.dumps({**of_its_own, **other}))
+        assert ev.lowest_seen(path, saved) == {}, f"taken for the run's own: {other}"
+    for edited in ("{", "[]", "{}"):
+        (tmp_path / "eval-val-1view.json").write_text(edited)
+        assert ev.lowest_seen(path, saved) == {}, edited
 
-    of_its_own = {"checkpoint": str(path), "data": "custom", "low/all": 2.0}
     (tmp_path / "eval-val-3view.json").write_text(json.dumps(of_its_own))
     assert ev.lowest_seen(path, saved) == {"all": 2.0}
 

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 import children
 import train
 from data import DataConfig
-from report.log import count_saved, reach_table
+from report.log import count_saved, reach_table, rows_of
 from runs import configs, leave_out_pictures, outcome, same, words
 from steps import clips, close, cut, gradients, tiny_model
 from support import checkpoints, processes
@@ -689,6 +689,30 @@ def test_nonfinite_steps_can_be_left_out(tree, tmp_path, monkeypatch, scaled):
     assert not same(third, fourth)
     assert made[-1].get_scale() == (4.0 if scaled else 1.0), "no step overflowed"
     assert "left out (1 of 1)" in log_of(tmp_path)
+
+
+def test_gradients_that_no_scale_makes_finite_end_the_run(tree, tmp_path, monkeypatch):
+    """fp16's scaler is let search down to a scale of 1; what is infinite there stays infinite."""
+    make, real = torch.amp.GradScaler, train.forward_backward
+
+    def infinite(model, *rest):
+        result = real(model, *rest)
+        for p in model.parameters():
+            if p.grad is not None:
+                p.grad.fill_(math.inf)
+        return result
+
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: make("cpu", init_scale=4.0))
+    monkeypatch.setattr(train, "forward_backward", infinite)
+    with pytest.raises(ValueError, match="not finite at step 3: .*grad_norm inf"):   # 4, 2, 1
+        train.train(*configs(tree, tmp_path, epochs=1))
+
+
+def test_the_rate_that_is_logged_is_the_base_rate(tree, tmp_path):
+    """Of Sec. 4.1's schedule, whatever factors the groups of parameters have."""
+    train.train(*configs(tree, tmp_path, epochs=1, lr=1e-3, new_lr=7.0, warmup=0.5, log_every=1))
+    logged = [row["lr"] for row in rows_of(tmp_path, "step")]
+    assert logged == pytest.approx([5e-4, 1e-3, 1e-3, 0.5e-3])
 
 
 def test_broken_clips(tree, tmp_path):

@@ -61,9 +61,9 @@ from toy.results import CLAIMS, read_runs, write_runs, write_table
 PUBLISHED = tree.PROJECT / "docs" / "toy-runs.csv"
 
 # Settings that say nothing of a run's figures: what may change while it is trained, but for where
-# its data and its first weights lie and for --allow-broken; and the row's name, whose switches are
-# settings of their own.
-UNKEYED = train.FREE - {"root", "poses", "init", "allow_broken"} | {"row"}
+# its data, its CLIP and its first weights lie and for --allow-broken; and the row's name, whose
+# switches are settings of their own.
+UNKEYED = train.FREE - {"root", "poses", "init", "clip", "allow_broken"} | {"row"}
 
 
 @dataclass
