@@ -23,6 +23,7 @@ if __name__ == "__main__":                        # before PyTorch, which takes 
 
 import argparse
 import csv
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -51,7 +52,7 @@ from support.processes import choose_device
 from support.progress import Progress
 from support.settings import Parser
 from support.tracks import joint_boxes, link_people, one_person
-from support.video import BROKEN, open_video
+from support.video import BROKEN, open_video, quarter_turns
 
 # ---- Joint sets --------------------------------------------------------------------------------
 
@@ -352,7 +353,7 @@ class Video:
                     self.times.append(self._instant(frame))
 
                     image = convert.reformat(frame, width, height, "rgb24").to_ndarray()
-                    image = np.rot90(image, frame.rotation // 90)
+                    image = np.rot90(image, quarter_turns(frame))
                     image = np.ascontiguousarray(image)
                     self.size = image.shape[:2]
                     yield image
@@ -415,7 +416,7 @@ class Extractor(NamedTuple):
     # them, and each extractor takes what it knows.
     find: Callable
     joints: str                                   # name of its joint set, a key of JOINT_SETS
-    is_ready: Callable                            # () -> bool: usable now, nothing to be fetched
+    is_ready: Callable                            # () -> bool: installed, or its weights fetched
 
 
 def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, batch=8, device=""):
@@ -442,7 +443,7 @@ def hrnet(frames, weights="w32_256x192", detector="track", boxes="", flip=True, 
     look = partial(predict, model, flip=flip)
 
     if boxes:
-        people = read_boxes(boxes).get(frames.clip)
+        people = read_boxes(boxes).get(clip_id(frames.clip))
         if people is None:
             raise BrokenClip(f"{boxes} has no clip {frames.clip}. Expected a row per frame. Add "
                              "them.")
@@ -580,11 +581,16 @@ def read_boxes(path):
                 is_box = np.isfinite(box).all() and box[0] < box[2] and box[1] < box[3]
                 if not is_box or not 0 <= frame <= MOST_FRAMES:
                     raise ValueError(f"frame {frame}")
-                frames = clips.setdefault(row["clip"], {})
+                frames = clips.setdefault(clip_id(row["clip"]), {})
                 frames.setdefault(frame, []).append(box)
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is no UTF-8. Expected a csv of boxes. Save it as "
+                             "UTF-8.") from None
         except (KeyError, TypeError, ValueError, csv.Error) as error:
-            line = rows.reader.line_num           # the reader's own: also of a row that never ends
-            raise ValueError(f"{path}, line {line}: {str(row)[:200]}. Expected numbers in "
+            # The reader's own number: also of a row that never ends, which is not in `row`.
+            line = rows.reader.line_num
+            what = error if isinstance(error, csv.Error) else row
+            raise ValueError(f"{path}, line {line}: {str(what)[:200]}. Expected numbers in "
                              "clip,frame,x0,y0,x1,y1[,score]. Correct the line.") from error
 
     lists = {}
@@ -677,21 +683,28 @@ def import_clip(public):
 # ---- Command line ------------------------------------------------------------------------------
 
 
-def run_jobs(jobs, total, out, overwrite):
+def run_jobs(what, jobs, total, out, overwrite):
     """Make the pose files of `total` clips in the folder `out`; what became of them goes to stdout.
 
-    jobs: pairs (clip id, function without arguments -> PoseClip). A file that is there already is
-    kept, unless `overwrite`. A BrokenClip is listed at the end and stops nothing.
+    what: the word before the progress. jobs: pairs (clip id, function without arguments ->
+    PoseClip). A file that is there already is kept, unless `overwrite`. A BrokenClip is listed at
+    the end and stops nothing; so is the second of two clips of one id.
+
+    Returns the exit code: 1 where all that was asked for is broken.
     """
-    progress = Progress("extract", total=total, unit="clips")
+    progress = Progress(what, total=total, unit="clips")
     done = 0
     skipped = 0
     frames = 0
     facts = {}                                    # clip id -> PersonFacts of what was made
     broken = []                                   # a line for each
+    names = set()
     for name, make in jobs:
         path = Path(out) / f"{name}.npz"
-        if path.exists() and not overwrite:
+        if not name or name in names:
+            fault = "there twice" if name else "without a name"
+            broken.append(f"\n  {name}: {fault}. Expected a name of its own; the first is used.")
+        elif path.exists() and not overwrite:
             skipped += 1
             progress.before = skipped
         else:
@@ -703,19 +716,21 @@ def run_jobs(jobs, total, out, overwrite):
                 facts[name] = person_facts(clip.keypoints, clip.scores)
             except BrokenClip as error:
                 broken.append(f"\n  {name}: {error}")
+        names.add(name)
         note = f"{progress.rate(frames):.1f} frames/s, {len(broken)} broken"
         progress.show(done + skipped + len(broken), note)
 
     print(f"{done} pose clips written to {out}, {skipped} kept, {len(broken)} broken", *broken)
     for line in summarise(facts):
         print(line)
+    return int(bool(broken) and done + skipped == 0)
 
 
 VIDEOS = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"}
 
 
 def find_videos(paths):
-    """Video files, and folders of them at any depth -> {clip id: file}.
+    """Video files, and folders of them at any depth, links followed -> {clip id: file}.
 
     A file is taken whatever its ending. Raises FileNotFoundError for a path that is not there,
     ValueError where two files have the same clip id.
@@ -726,7 +741,10 @@ def find_videos(paths):
             raise FileNotFoundError(f"no video or folder {path}. Expected one. Check the path.")
         inside = [path]
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in VIDEOS]
+            inside = []
+            for folder, _, names in os.walk(path, followlinks=True):
+                inside += [Path(folder, name) for name in names]
+            inside = sorted(file for file in inside if file.suffix.lower() in VIDEOS)
 
         for file in inside:
             other = files.setdefault(file.stem, file)
@@ -751,6 +769,9 @@ def take_shard(files, shard):
 def run_extract(videos, out, overwrite, shard, overlay, extractor, **options):
     """`pose.py extract`: one pose file for each video; the options go to the extractor."""
     files = list(find_videos(videos).values())
+    if not files:
+        raise ValueError(f"no video in {' '.join(map(str, videos))}. Expected files of video, such "
+                         "as .mp4. Check the folder.")
     mine = take_shard(files, shard)
 
     def make(video):
@@ -760,7 +781,7 @@ def run_extract(videos, out, overwrite, shard, overlay, extractor, **options):
         return clip
 
     jobs = ((video.stem, partial(make, video)) for video in mine)
-    run_jobs(jobs, len(mine), out, overwrite)
+    return run_jobs("extract", jobs, len(mine), out, overwrite)
 
 
 def make_look_up(size, videos):
@@ -808,7 +829,7 @@ def run_import(importer, path, out, overwrite, keypoints, size, videos, first):
     )
     total, clips = IMPORTERS[importer](path, options)
     jobs = ((clip.name, partial(import_clip, clip)) for clip in clips)
-    run_jobs(jobs, total, out, overwrite)
+    return run_jobs("import", jobs, total, out, overwrite)
 
 
 def whole_number(low):

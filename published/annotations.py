@@ -502,12 +502,17 @@ def read_smarthome(source):
         names = [name for name in SMARTHOME if name not in SMARTHOME_NOT_BY_CAMERA]
 
     clips = []
+    path_of = {}
     for file, path in sorted(videos(source, "mp4").items()):
         found = re.fullmatch(r"(?:.*/)?(([A-Za-z.]+)_p(\d{1,9})_r\d+_v\d+_c0(\d))", file, re.ASCII)
         if not found or found[2] not in SMARTHOME:
             raise ValueError(f"{path}: this is no clip's name. Expected <class>_p00_r00_v00_c00, a "
                              "class of annotations.SMARTHOME. Rename it or move it away.")
         clip_id, name, subject, camera = found.groups()
+        other = path_of.setdefault(clip_id, path)
+        if other != path:
+            raise ValueError(f"{path} and {other} are both clip {clip_id}. Expected each clip "
+                             "once. Move one of them away.")
 
         if by_subject:
             in_training = int(subject) in SMARTHOME_TRAIN_SUBJECTS
@@ -721,7 +726,8 @@ def read_custom(source):
     shared = []
     file_of = {}                                  # name of a pose file -> its video
     rows = read_table(path, source.name, CUSTOM_COLUMNS, optional=("start", "end"))
-    for number, (file, label, split, start_text, end_text) in rows:
+    for number, words in rows:
+        file, label, split, start_text, end_text = [word.strip() for word in words]
         span = read_span(start_text, end_text)
         if not (file and label and split in clips and span):
             raise bad_place(path, f"line {number}",

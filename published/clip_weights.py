@@ -70,7 +70,8 @@ def read_weights(path, part=""):
     except NotWeights as error:
         reason = str(error)
     except Exception as error:              # broken bytes fail in every possible way
-        reason = f"its bytes are damaged or of another kind ({type(error).__name__})"
+        reason = ("its bytes are damaged or of another kind, or this machine's memory is too small "
+                  f"({type(error).__name__})")
 
     # The errors of PyTorch end above, and are not shown as this one's cause: their texts advise to
     # load the file with the guard against foreign code taken off.

@@ -69,6 +69,7 @@ def fetch(url, part, sha256, advice):
     """url -> file `part`, checked; goes on where an earlier try, or an earlier run, was cut."""
     for attempt in range(RETRIES):
         time.sleep(PAUSE * attempt)
+        began_before = part.exists()
         try:
             found = stream(url, part)
         except (OSError, http.client.HTTPException) as error:   # urllib's own errors are OSErrors
@@ -88,7 +89,8 @@ def fetch(url, part, sha256, advice):
             return
         part.unlink()
         reason = f"what came has SHA-256 {found} and is deleted"
-        break                               # the same bytes would come again
+        if not began_before:
+            break                           # the same bytes would come again
 
     raise ValueError(f"cannot download {url}: {reason}. Expected SHA-256 {sha256}. {advice}")
 

@@ -112,12 +112,10 @@ class Exchange(nn.Module):
     @staticmethod
     def _path(widths, i, j):
         """The module that leads from branch j to the resolution and width of branch i."""
-        if j >= i:
+        if j == i:
+            return nn.Identity()
+        if j > i:
             thin = conv_bn(widths[j], widths[i], kernel=1, relu=False)
-            if j == i:
-                # Nothing is to be done, and `thin` is dropped. It is made all the same because it
-                # draws random numbers: without it a seed would give other starting weights.
-                return nn.Identity()
             enlarge = nn.Upsample(scale_factor=2 ** (j - i), mode="nearest")
             return nn.Sequential(*thin, enlarge)
 
@@ -274,7 +272,8 @@ def read_checkpoint(path):
     # A cut or foreign file fails in any way. PyTorch's own words are not shown: they advise to load
     # the file with the guard against foreign code taken off.
     except Exception as error:
-        fault = f"its bytes are damaged or of another kind ({type(error).__name__})"
+        fault = ("its bytes are damaged or of another kind, or this machine's memory is too small "
+                 f"({type(error).__name__})")
     raise unreadable(path, fault)
 
 

@@ -86,7 +86,7 @@ def clip_id(name):
     'A0xAXXysHUo_E_002184_002237_A_0035_0036'
     """
     name = re.split(r"[/\\]", str(name))[-1]
-    name = re.sub(r"\.(mp4|avi|mkv|webm|mov)$", "", name)
+    name = re.sub(r"\.(mp4|avi|mkv|webm|mov|m4v|mpe?g|wmv|flv)$", "", name, flags=re.IGNORECASE)
 
     # A video of 11 characters, the event's seconds, the action's seconds: some lists leave out the
     # letters E and A.
@@ -201,7 +201,8 @@ def load_plain(path):
         try:
             return PlainUnpickler(file).load()
         except Exception as error:                # a cut or foreign pickle fails in any way
-            raise ValueError(f"cannot read {path}: {error}. Expected arrays in plain containers; "
+            reason = str(error) or type(error).__name__       # a MemoryError says nothing
+            raise ValueError(f"cannot read {path}: {reason}. Expected arrays in plain containers; "
                              "nothing else was run. Get it from its owner.") from error
 
 
@@ -274,12 +275,12 @@ def import_k400(path, options):
     options.keypoints: the kpfile, or the folder of those that the index names (`raw_file`). Clips
     are called by frame_dir, the video's 11 characters. FileNotFoundError where there is none.
     """
-    wanted = ("frame_inds", "total_frames", "frame_dir", "img_shape")
-    annotations = load_annotations(path, wanted)
     files = Path(options.keypoints)
     if not options.keypoints or not files.exists():
         raise FileNotFoundError(f"no file or folder {options.keypoints!r}. Expected the kpfiles of "
                                 f"{path}. Give --keypoints.")
+    wanted = ("frame_inds", "total_frames", "frame_dir", "img_shape")
+    annotations = load_annotations(path, wanted)
 
     # A kpfile is large: one is kept, and clips of the same file follow each other. The list is
     # drained from its end, so that descending here is ascending there.
@@ -309,17 +310,23 @@ def spread_rows(item, rows):
     """The rows of a Kinetics clip -> keypoints (M, T, 17, 2), scores (M, T, 17), float32.
 
     rows: (n, 17, 3), x, y and score of one person in one frame. item["frame_inds"]: (n,), the frame
-    of each row, ascending, the first frame being 1. Not every frame was looked at: the greatest
-    common step between the frames is taken for one frame of the clip. Frames of that grid without a
-    row hold nobody.
+    of each row, ascending, the first frame being 1. Not every frame was looked at: of every frame,
+    every second, third or fourth, the coarsest grid that all rows are on is taken for the clip's.
+    Frames of that grid without a row hold nobody.
     """
     frame = np.asarray(item["frame_inds"]).astype(int).ravel() - 1         # (n,), from 0
     if (frame < 0).any():
         raise ValueError("frame_inds below 1. Expected frames that count from 1.")
+    if not 0 <= int(item["total_frames"]) <= MOST_FRAMES:
+        raise ValueError(f"{item['total_frames']} frames. Expected {MOST_FRAMES} at most.")
+
+    # Where people are seldom seen their frames have larger steps in common, but poses so far apart
+    # could not be laid beside the video's frames (data.py: is_even).
     step = 1
     first = 0
     if len(frame) > 1:
-        step = max(1, np.gcd.reduce(np.diff(frame)))
+        gaps = np.gcd.reduce(np.diff(frame)) or 1
+        step = max(every for every in (1, 2, 3, 4) if gaps % every == 0)
     if len(frame) > 0:
         first = frame[0] % step
     t = (frame - first) // step                                            # (n,), from 0
@@ -422,7 +429,7 @@ def read_json(file):
     if not file.is_file():                        # a pipe would be waited for, perhaps for ever
         raise ValueError(f"{file} is no regular file. Expected a JSON file. Copy it to one.")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:             # no JSON, no text, or too deep
         raise ValueError(f"{file} is no JSON: {error}. Expected what its program wrote. Make or "
                          "fetch it again.") from error

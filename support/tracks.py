@@ -129,12 +129,14 @@ def finite(numbers):
 def one_person(keypoints, scores):
     """Persons without order, (M, T, J, 2) and (M, T, J) -> the clip's person (T, J, 2), (T, J).
 
-    Frames without them are 0, and so is what is not finite. Where a clip holds one person there is
-    nothing to choose, and a jump, as at a cut, does not end the track.
+    Frames without them are 0, and so are joints of which a number is not finite: they are missing.
+    Where a clip holds one person there is nothing to choose, and a jump, as at a cut, does not end
+    the track.
     """
     M, T = np.shape(scores)[:2]
-    keypoints = finite(keypoints)
-    scores = finite(scores)
+    has_place = np.isfinite(keypoints).all(-1)                             # (M, T, J)
+    scores = finite(scores) * has_place
+    keypoints = finite(keypoints) * has_place[..., None]
     if M < 2:
         return keypoints.sum(0), scores.sum(0)    # the only person, or zeros where M is 0
 

@@ -176,6 +176,14 @@ def decode_through(context, table, has_times, wanted):
         yield when, frame
 
 
+def quarter_turns(frame):
+    """By how many quarter turns to the left a decoded frame is shown upright, 0 to 3.
+
+    A phone's file says it in degrees, which may be a little off.
+    """
+    return round(frame.rotation / 90) % 4
+
+
 class Upright:
     """Turns a decoded frame into an image: upright, RGB, of the size that `plan` says."""
 
@@ -184,12 +192,12 @@ class Upright:
         self.converter = VideoReformatter()       # keeps its tables from one frame to the next
 
     def __call__(self, frame):
-        """-> uint8 (h, w, 3). A phone's file says by how many quarter turns it is shown."""
+        """-> uint8 (h, w, 3)."""
         if max(frame.width, frame.height) > MOST_RATIO * min(frame.width, frame.height):
             raise ValueError(f"frames of {frame.width} x {frame.height} pixels. Expected sides of "
                              f"1 : {MOST_RATIO} at most")
 
-        turns = round(frame.rotation / 90) % 4    # to the left
+        turns = quarter_turns(frame)
         if turns % 2:
             h, w = self.plan(frame.width, frame.height)
             width, height = h, w

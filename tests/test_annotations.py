@@ -10,6 +10,7 @@ import doctest
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from data import Clips, DataConfig
 from published import annotations
 from support import sampling
-from trees import GYM_IDS, index, make_tree, text, video_bytes
+from trees import GYM_IDS, index, make_tree, put, text, video_bytes
 
 
 def ids_of(cfg, split):
@@ -200,6 +201,54 @@ def test_smarthome_protocols(tmp_path, protocol, split, what, expected):
     assert sorted({int(clip.id[what]) for clip in clips}) == expected
 
 
+def test_smarthome_clips_that_are_there_twice_are_refused(make_tree):
+    """A copy of a video would be trained on, or counted, twice."""
+    cfg = make_tree("smarthome")
+    video = next((cfg.folder / "mp4").rglob("*.mp4"))
+    (cfg.folder / "mp4/copy").mkdir()
+    shutil.copy(video, cfg.folder / "mp4/copy")
+    with pytest.raises(ValueError, match=f"are both clip {video.stem}. Expected each clip once"):
+        cfg.read_index("train")
+
+
+# ---- Where videos lie ----------------------------------------------------------------------------
+
+
+# Data set -> the folder of its videos in the tree of the tests, and others that are taken as well.
+FOLDERS = [
+    ("diving48", "rgb", "videos"), ("haa500", "video", "haa500_v1_1/video"),
+    ("gym99", "subactions", "events"), ("gym99", "subactions", "videos"),
+    ("ucf101", "UCF-101", "videos"), ("hmdb51", "hmdb51_org", "videos"),
+    ("k400", "train", "train_256"), ("k400", "train", "videos_train"), ("k400", "train", "videos"),
+]
+
+
+@pytest.mark.parametrize("name, folder, other", FOLDERS)
+def test_videos_may_lie_in_another_folder(make_tree, name, folder, other):
+    """Where two folders have a video, that of the first name is taken."""
+    cfg = make_tree(name)
+    paths = [row.path for row in index(cfg, "train").rows]
+    inside = [path for path in paths if path.startswith(f"{folder}/")]
+    assert inside, "the tree has no video there"
+
+    (cfg.folder / other).parent.mkdir(exist_ok=True)
+    shutil.copytree(cfg.folder / folder, cfg.folder / other, dirs_exist_ok=True)
+    assert [row.path for row in index(cfg, "train").rows] == paths, "the second folder won"
+
+    os.rename(cfg.folder / folder, cfg.folder / "elsewhere")
+    moved = [path.replace(f"{folder}/", f"{other}/", 1) for path in paths]
+    assert [row.path for row in index(cfg, "train").rows] == moved
+
+
+def test_videos_are_found_through_links(tmp_path, video_bytes):
+    """Of a folder inside, whose videos lie on another disk."""
+    put(tmp_path, video_bytes, "disk/a.mp4")
+    (tmp_path / "set/rgb").mkdir(parents=True)
+    (tmp_path / "set/rgb/more").symlink_to(tmp_path / "disk", target_is_directory=True)
+    source = annotations.Source(name="diving48", root=tmp_path / "set", split="train", variant="v2")
+    assert list(annotations.videos(source, "rgb")) == ["more/a"]
+
+
 # ---- Kinetics ------------------------------------------------------------------------------------
 
 
@@ -307,6 +356,15 @@ def test_reads_custom_without_a_validation_split(make_tree, capsys):
     cfg = make_tree("custom")
     assert index(cfg, "val").rows == index(cfg, "test").rows
     assert "stands in" in capsys.readouterr().out
+
+
+def test_custom_cells_are_read_without_blanks_around_them(make_tree):
+    """As a spreadsheet leaves them: "jump" and " jump" are one label."""
+    cfg = make_tree("custom")
+    text(cfg.folder, "clips.csv", "path,label,split\na.mp4, jump,train\n b.mp4,jump , train\n")
+    labels, clips = cfg.read_index("train")
+    assert labels == ["jump"]
+    assert [clip.id for clip in clips] == ["a", "b"]
 
 
 def test_shots_cut_the_training_split_alone(make_tree):

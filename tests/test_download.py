@@ -96,6 +96,15 @@ def test_download_of_other_bytes(cache, name):
     assert names_in(cache) == {f"{FILE}.lock"}
 
 
+def test_download_with_a_damaged_part(cache):
+    """What an earlier try left is wrong: it is thrown away, and all is fetched."""
+    cache.mkdir()
+    (cache / f"{FILE}.part").write_bytes(bytes(1000))
+    with server(DATA) as (base, asked):
+        assert fetch(base).read_bytes() == DATA
+        assert asked == ["bytes=1000-", ""]
+
+
 def test_download_with_a_part_that_is_too_long(cache):
     """What an older file left is thrown away: the server has nothing behind it."""
     cache.mkdir()

@@ -476,6 +476,21 @@ def test_extract_command_lists_broken_videos(tmp_path, folder, quick, capsys):
     assert pose.read_pose(poses / "-clip_3.npz").scores.shape == (5, 17)
 
 
+def test_extract_command_follows_links(tmp_path, folder, quick):
+    """A data set whose videos lie on another disk, linked."""
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "rgb").symlink_to(folder, target_is_directory=True)
+    assert extract_quickly(root, tmp_path / "poses") == 0
+    assert len(files_in(tmp_path / "poses")) == 5
+
+
+def test_extract_command_tells_that_all_is_broken(tmp_path, quick):
+    """Exit code 1: nothing that was asked for is there."""
+    (tmp_path / "a.mp4").touch()
+    assert extract_quickly(tmp_path / "a.mp4", tmp_path / "poses") == 1
+
+
 def test_extract_command_keeps_what_is_there(tmp_path, folder, quick, capsys):
     """So that a run that was cut off goes on; --overwrite makes it again, to the same bytes."""
     poses = tmp_path / "poses"
@@ -532,10 +547,12 @@ def test_overlays_have_the_skeleton_and_fit_a_screen(tmp_path):
 
 def test_extract_command_errors_are_one_line(tmp_path, folder, capsys):
     """`error: ...` and exit code 2 for every mistake that a command line can have."""
+    (tmp_path / "none").mkdir()
     inside = folder / "sub"
     grey_video(inside / "-clip_1.avi", frames=2, codec="mpeg4")
     mistakes = [
         ([tmp_path / "gone"], "no video or folder"),
+        ([tmp_path / "none"], "no video in"),
         ([folder], "would both make"),            # -clip_1.mp4 and sub/-clip_1.avi
         ([inside, "--shard", "3/3"], "bad --shard"),
         ([inside, "--weights", "w33"], "unknown HRNet weights 'w33'"),

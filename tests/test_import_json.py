@@ -30,6 +30,7 @@ def test_import_smarthome(tmp_path, ending):
     points[2] = -1, -1
     points[3] = 0, 0
     points[5] = 0, 30                             # at the left edge, and there
+    points[6] = -5, -3                            # beyond the edges, and there
     person = smarthome_person(points)
     small_points = [(400.0 + j % 2, 300.0 + j % 3) for j in range(13)]
     small = smarthome_person(small_points)
@@ -55,7 +56,7 @@ def test_import_smarthome_lists_broken_files(tmp_path, capsys):
     folder.mkdir()
     content = {"frames": [[{"pose2d": [1, 2]}]]}
     (folder / "Walk_p03_r01_v05_c02.json").write_text(json.dumps(content))
-    assert run_pose("import", "smarthome", folder, "--out", tmp_path / "poses") == 0
+    assert run_pose("import", "smarthome", folder, "--out", tmp_path / "poses") == 1
     said = capsys.readouterr().out
     assert "0 pose clips written" in said
     assert "Walk_p03_r01_v05_c02: bad entry" in said
@@ -424,3 +425,10 @@ def test_paths_without_pose_files_are_refused(tmp_path, capsys, program):
         words = [path, "--size", "9x9", "--out", tmp_path / "poses"]
         assert run_pose("import", program, *words) == 2
         assert_said(capsys.readouterr().err, [f"{path} holds no|no file or folder {path}"])
+
+
+def test_a_mark_at_the_beginning_of_a_json_is_no_fault(tmp_path):
+    """Some editors write one: U+FEFF."""
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff[1]", "utf-8")
+    assert pose_files.read_json(path) == [1]

@@ -4,6 +4,7 @@ What is imported is made here as pyskl's files are: persons in the detector's or
 between frames, at places from which a test can tell who is who. Formats in JSON are in
 test_import_json.py.
 """
+import math
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import data
 import pose
 from pose_clips import COCO, RunsACommand, files_in, person_at, run_pose
 from published import pose_files
@@ -273,6 +275,56 @@ def test_kinetics_clips_go_on_where_nobody_is_there_any_more():
     keypoints, scores = pose_files.spread_rows(item, np.ones((3, 17, 3)))
     assert keypoints.shape == (1, 10, 17, 2)
     assert np.flatnonzero(scores[0].max(-1)).tolist() == [0, 1, 6]
+
+
+@pytest.mark.parametrize("frames, total, step, first", [
+    ([1, 1, 9, 17], 300, 4, 0),                   # every eighth in common: every fourth
+    ([1, 13, 13, 25], 301, 4, 0),
+    ([1, 41], 300, 4, 0),
+    ([3, 9, 12], 30, 3, 2),
+    ([6, 11, 21], 40, 1, 0),                      # every fifth: no grid but every frame
+    ([8, 12, 16], 40, 4, 3),                      # nobody in the first frames of the grid
+    ([7, 7], 20, 1, 0),
+])
+def test_kinetics_clips_are_on_a_grid_that_training_takes(frames, total, step, first):
+    """Rows of every frame, or every second, third or fourth; each person in the frame's own row."""
+    item = {"frame_inds": frames, "total_frames": total}
+    _, scores = pose_files.spread_rows(item, np.ones((len(frames), 17, 3)))
+    T = scores.shape[1]
+    assert T == math.ceil((total - first) / step)
+    assert data.is_even(T, total), f"{T} rows beside {total} frames"
+    rows = {(frame - 1 - first) // step for frame in frames}
+    assert set(np.flatnonzero(scores.max((0, 2)))) == rows
+
+
+def test_kinetics_clips_of_absurd_length_are_refused():
+    """A number of frames is only a number: no memory is asked for."""
+    item = {"frame_inds": [1, 2], "total_frames": 10 ** 12}
+    with pytest.raises(ValueError, match="1000000000000 frames"):
+        pose_files.spread_rows(item, np.ones((2, 17, 3)))
+
+
+def test_each_kinetics_clip_is_read_from_its_own_file(tmp_path):
+    """The folder holds two kpfiles with the same clips: the index says which one is meant."""
+    index, kpfile = kinetics_files(tmp_path)
+    joints = pickle.loads(kpfile.read_bytes())
+    joints["jf7RDuUTrsQ"] = {"keypoint": joints["jf7RDuUTrsQ"]["keypoint"] * 0}
+    for name in ("0.pkl", "b.pkl"):               # before it and after it
+        kpfile.with_name(name).write_bytes(pickle.dumps(joints))
+    run_pose("import", "k400", index, "--keypoints", kpfile.parent, "--out", tmp_path / "poses")
+    assert pose.read_pose(tmp_path / "poses" / "jf7RDuUTrsQ.npz").scores.any()
+
+
+def test_a_clip_that_is_there_twice_or_has_no_name_is_listed(tmp_path, capsys):
+    """One of them is made; nothing is taken for one that an earlier run had left."""
+    people = [annotation(name, [WALK]) for name in ("a", "b", "x/a", "folder/")]
+    file = write_pyskl(tmp_path / "d.pkl", people)
+    assert run_pose("import", "pyskl", file, "--out", tmp_path / "poses") == 0
+    said = capsys.readouterr()
+    assert "2 pose clips written" in said.out and "0 kept, 2 broken" in said.out
+    assert "a: there twice" in said.out
+    assert ": without a name" in said.out
+    assert "import 4/4 clips" in said.err, "an import says of itself that it extracts"
 
 
 def test_kinetics_frames_that_count_from_0_are_refused():

@@ -642,7 +642,7 @@ def test_faults_of_public_files_of_any_kind_are_the_clips(tmp_path, capsys):
     def run():
         return pose.main(argv)
 
-    assert ends(run) == 0
+    assert ends(run) == 1
     said = capsys.readouterr().out
     assert "0 pose clips written" in said and "5 broken" in said
 
@@ -657,6 +657,19 @@ def test_boxes_that_make_no_sense_are_refused(rows, tmp_path, monkeypatch):
     path.write_text(f"clip,frame,x0,y0,x1,y1\n{rows}\n")
     with pytest.raises(ValueError, match="boxes.csv, line [23]: .*Expected numbers in clip,frame"):
         pose.read_boxes(path)
+
+
+@pytest.mark.parametrize("content, said", [
+    (b'blameless,0,0,0,1,1\n"bad\n' + b"x" * 140000, "line [34]: field larger"),
+    (b"blameless,0,0,0,1,1\nb\xe4d,0,0,0,1,1\n", "boxes.csv is no UTF-8"),
+], ids=["a row that never ends", "another encoding"])
+def test_a_good_row_of_boxes_is_not_blamed(content, said, tmp_path):
+    """The row before the fault is not shown in its place."""
+    path = tmp_path / "boxes.csv"
+    path.write_bytes(b"clip,frame,x0,y0,x1,y1\n" + content)
+    with pytest.raises(ValueError, match=said) as stop:
+        pose.read_boxes(path)
+    assert "blameless" not in str(stop.value)
 
 
 def test_the_last_frame_that_a_box_may_have_is_taken(tmp_path, monkeypatch):

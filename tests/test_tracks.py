@@ -100,3 +100,17 @@ def test_overlaps_are_areas():
     boxes = np.array([[0, 0, 10, 10, 1], [20, 20, 30, 30, 1]])
     other = np.array([[5, 0, 15, 10, 1]])
     assert np.allclose(tracks.overlaps(boxes, other), [[50 / 150], [0]])
+
+
+@given(people=st.integers(1, 3), bad=st.sampled_from([np.nan, np.inf, -np.inf]),
+       axis=st.integers(0, 1))
+def test_a_joint_without_a_place_is_missing(people, bad, axis):
+    """One number that is not finite: the joint has score 0, and the others stay."""
+    keypoints = np.full((people, 4, 17, 2), 30.0)
+    keypoints += np.arange(17)[:, None] + 100 * np.arange(people)[:, None, None, None]
+    scores = np.ones((people, 4, 17))
+    keypoints[:, 2, 5, axis] = bad
+    found, seen = tracks.one_person(keypoints, scores)
+    assert seen[2, 5] == 0, "a joint at no place counts as seen"
+    assert not found[2, 5].any()
+    assert seen.sum() == 4 * 17 - 1

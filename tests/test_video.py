@@ -10,6 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+import pose
 from published.annotations import Clip
 from support.sampling import nearest, sample_instants
 from support.video import BROKEN, decode
@@ -186,6 +187,17 @@ def test_decode_turns_frames_upright(tmp_path, degrees):
     images, _ = decode(path, take(1), plan)
     assert told == [upright.shape[:2]]
     away = np.abs(images[0].astype(int) - upright)
+    assert away.max() <= 3, "conversion rounds, but this is another picture"
+
+
+@pytest.mark.parametrize("degrees", [1, -1, 89, 91, -89, 179])
+def test_joints_and_pictures_are_turned_alike(tmp_path, degrees):
+    """Also where a file's angle is a little off: poses come from pose.Video, pictures from here."""
+    path = write_video(tmp_path / "r.mp4", 3, "libx264", rotation=degrees)
+    images, _ = decode(path, take(1), lambda H, W: (H, W))
+    theirs = list(pose.Video(path))[1]
+    assert images[0].shape == theirs.shape, f"{degrees} degrees are other quarter turns there"
+    away = np.abs(images[0].astype(int) - theirs)
     assert away.max() <= 3, "conversion rounds, but this is another picture"
 
 
