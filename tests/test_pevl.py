@@ -912,15 +912,18 @@ def kept_for_backward(job):
     return len(kept)
 
 
-def test_checkpointing_keeps_little_and_changes_no_gradient():
-    """--grad-checkpointing: blocks run again in backward, and drop the same paths."""
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_checkpointing_keeps_little_and_changes_no_gradient(half):
+    """--grad-checkpointing: blocks run again in backward, as precise, and drop the same paths."""
     plain = stir(model_of(drop_path=0.5)).train()
     again = model_of(drop_path=0.5, grad_checkpointing=True).train()
     again.load_trainable_state(plain.trainable_state())
     found = []
     for model in (plain, again):
         torch.manual_seed(3)
-        model.losses(model(batch_of()))["total"].backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            features = model(batch_of())
+        model.losses(features)["total"].backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
     for name, grad in found[0].items():
