@@ -876,7 +876,9 @@ def run(argv):
 
     # The rival is opened first: a name that is wrong should not show after an hour of evaluation.
     rival_path, rival_saved = open_rival(cfg.compare, path)
-    dataset = Clips(data_cfg, cfg.eval_split, train=False, views=cfg.views)
+    # The toy benchmark is made where it belongs, but not in a folder that is named here.
+    dataset = Clips(data_cfg, cfg.eval_split, train=False, views=cfg.views,
+                    prepare=not data_cfg.root)
     texts = read_texts(cfg.texts)
     never_trained = []
     if saved:

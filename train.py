@@ -36,7 +36,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,7 +68,7 @@ from systems.refusals import refuse_blind_towers, refuse_too_much
 from systems.registry import build_model
 from systems.transfer import start_from
 from tables.fit import fitted, reasons
-from tables.rows import ROWS, presets, row_flags
+from tables.rows import keep_to_row, list_rows, presets
 
 
 # ---- Settings ------------------------------------------------------------------------------------
@@ -136,6 +136,8 @@ class TrainConfig:
 # ones is in the identity, as far as ids, labels, texts and a sample of pose files tell (data.py).
 FREE = {"out", "init", "clip", "root", "poses", "workers", "log_every", "save_minutes", "resume",
         "force", "fresh", "tensorboard", "skip_nonfinite", "allow_broken"}
+DEFAULTS = {f.name: f.default for kind in (TrainConfig, DataConfig, PeVLConfig)
+            for f in fields(kind)}
 
 
 # ---- Schedule and parameter groups, Sec. 4.1 -----------------------------------------------------
@@ -529,11 +531,15 @@ def newest_checkpoint(run):
 
 
 def changed_settings(old, now):
-    """What differs between two identities, but for what is FREE: a text, empty where they agree."""
+    """What differs between two identities, but for what is FREE: a text, empty where they agree.
+
+    A setting that an older version of this program did not have is taken for its default.
+    """
     changes = []
     for name in {**old, **now}:
-        if name not in FREE and old.get(name) != now.get(name):
-            changes.append(f"{name} from {old.get(name)!r} to {now.get(name)!r}")
+        before = old.get(name, DEFAULTS.get(name))
+        if name not in FREE and before != now.get(name):
+            changes.append(f"{name} from {before!r} to {now.get(name)!r}")
     return "; ".join(changes)
 
 
@@ -896,7 +902,7 @@ def measure(run):
 # ---- Command line --------------------------------------------------------------------------------
 
 def settings(argv):
-    """Command line -> (TrainConfig, DataConfig, PeVLConfig), namespace."""
+    """Command line -> (TrainConfig, DataConfig, PeVLConfig), namespace. Raises ValueError."""
     def extra(parser):
         parser.add_argument("--list-rows", action="store_true", help="print all rows, train none")
 
@@ -919,31 +925,22 @@ def settings(argv):
 
     classes = (TrainConfig, DataConfig, PeVLConfig)
     configs, values = build_configs(argv, classes, fitting_presets, __doc__, extra)
+    keep_to_row(configs[0].row, configs[2])
     values.reasons = reasons(chosen, values)
     return configs, values
 
 
-def list_rows():
-    """Print every row of the tables: name, the paper's accuracy, what it changes."""
-    for name, row in ROWS.items():
-        flags = row_flags(row) or "nothing changes"
-        printed = "      ours" if row.top1 is None else f"paper {row.top1}"
-        print(f"{name:<22} {printed}  {row.what}: {flags}")
-
-
-def finish_training(*configs):
-    """`train` as a command, which has an exit code and no metrics."""
-    train(*configs)
-
-
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else argv
-    configs, args = settings(argv)
-    if args.list_rows:
-        return run_command(list_rows)
-    if args.reasons:
-        print("chosen for what is there: " + "; ".join(args.reasons))
-    return run_command(finish_training, *configs)
+    def job():
+        configs, args = settings(sys.argv[1:] if argv is None else argv)
+        if args.list_rows:
+            list_rows()
+            return
+        if args.reasons:
+            print("chosen for what is there: " + "; ".join(args.reasons))
+        train(*configs)
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

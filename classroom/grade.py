@@ -202,6 +202,10 @@ def run_mark(mark, folder, tests, home, limits, root=HERE):
             result.said.append(ended)
             break
 
+    if time.monotonic() > until:
+        result.said.append(f"the {limits['mark']:g} seconds of the mark were used up: what was not "
+                           "reached counts as wrong. A larger --mark-seconds reaches it.")
+
     # A fact holds where it holds for all its parameters.
     for fact in result.facts:
         own = [said for name, said in told.items() if name.split("[")[0] == fact.name]
@@ -219,15 +223,15 @@ def grade(hand_in, marks, seed=1, seconds=20, mark_seconds=180, memory=2048, roo
     """Grade the folder `hand_in` -> a Result for each of `marks`.
 
     seed: of the private answers. seconds, mark_seconds: time of a fact and of a mark. memory: MiB
-    beyond what PyTorch takes itself. Raises ValueError where there is no such folder.
+    beyond what PyTorch takes itself. Raises ValueError where there is no such folder, or none of
+    the files that these marks are about is in it.
     """
     hand_in = Path(hand_in)
-    if not hand_in.is_dir():
-        raise ValueError(f"{hand_in} is no folder. Expected a hand-in. Name the folder that the "
-                         "student gave back.")
+    refuse_no_folder(hand_in)
     if not (0 < seconds < math.inf and 0 < mark_seconds < math.inf and memory > 0):
         raise ValueError(f"--seconds {seconds} --mark-seconds {mark_seconds} --memory {memory}. "
                          "Expected numbers above 0. Change them.")
+    refuse_nothing_handed_in(hand_in, marks)
     limits = {"fact": seconds, "mark": mark_seconds, "memory": memory}
     results = []
     with tempfile.TemporaryDirectory(prefix="grade-") as place:
@@ -244,6 +248,37 @@ def grade(hand_in, marks, seed=1, seconds=20, mark_seconds=180, memory=2048, roo
                                     root))
             shutil.rmtree(used, ignore_errors=True)
     return results
+
+
+def refuse_no_folder(hand_in):
+    """ValueError where a hand-in is no folder."""
+    if not Path(hand_in).is_dir():
+        raise ValueError(f"{hand_in} is no folder. Expected a hand-in, unpacked. Name the folder "
+                         "that the student gave back.")
+
+
+def refuse_nothing_handed_in(hand_in, marks):
+    """ValueError where a hand-in has no file that these marks are about: it is not worth 0 points,
+    it is something else, or lies a folder deeper."""
+    files = sorted({file for mark in marks for file in MARKS[mark].functions})
+
+    def has_any(folder):
+        return any((folder / file).is_file() and not (folder / file).is_symlink() for file in files)
+
+    if has_any(hand_in):
+        return
+    deeper = [folder for folder in sorted(hand_in.iterdir()) if folder.is_dir() and has_any(folder)]
+    advice = f"Grade {deeper[0]}" if deeper else "Ask for them"
+    raise ValueError(f"{hand_in} has no {', '.join(files)} (a link is none). Expected what the "
+                     f"student wrote there. {advice}.")
+
+
+def asks_nothing(hand_in):
+    """True where a hand-in's assignment.json names no marks, as that of the open task."""
+    try:
+        return json.loads((Path(hand_in) / "assignment.json").read_text("utf-8"))["marks"] == []
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def marks_of(hand_in):

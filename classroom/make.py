@@ -215,10 +215,15 @@ def assignment_text(marks, assignments=(), root=HERE):
             lines.append(ASSIGNMENTS[name].then.format(**figures))
     else:
         lines.append(f"`python train.py`: {figures['pevl']}.")
-    lines += ["", "## How to hand in", "",
-              "The whole folder as it is, without `data/` and `out/`. Tests that you change or "
-              "delete are replaced by the teacher's. No package may be added, nothing may be "
-              "downloaded, and files may not be written: grading runs without a network.", ""]
+    lines += ["", "## How to hand in", ""]
+    if marks:
+        lines += ["The whole folder as it is, without `data/` and `out/`. Tests that you change or "
+                  "delete are replaced by the teacher's. No package may be added, nothing may be "
+                  "downloaded, and files may not be written: grading runs without a network.", ""]
+    else:
+        lines += ["The whole folder as it is, without `data/`; of `out/` the checkpoint that is to "
+                  "be measured, such as `out/toy-pevl/best.pt`. It is measured with the `eval.py` "
+                  "and `pevl.py` of your folder, on clips that nobody has seen.", ""]
     return "\n".join(lines)
 
 

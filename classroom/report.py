@@ -92,16 +92,23 @@ def gradescope(results):
 def board(paths):
     """A table in Markdown of evaluations (`eval-*.json`), best first.
 
-    Raises ValueError for a file that is none.
+    Raises ValueError for a file that is none, and where they are not of the same clips, alike seen.
     """
     rows = []
+    asked = {}                                    # data set, split, views, clips -> a file
     for path in map(Path, paths):
         try:
             found = json.loads(path.read_text("utf-8"))
             rows.append((float(found["top1"]), float(found["mean"]), int(found["clips"]), path))
+            facts = [found.get(name) for name in ("data", "split", "views", "clips")]
         except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no evaluation. Expected an eval-<split>-<views>view.json. "
                              "`python eval.py` writes one beside the checkpoint.") from None
+        asked.setdefault(" ".join(map(str, facts)), path)
+    if len(asked) > 1:
+        each = "; ".join(f"{path}: {facts}" for facts, path in asked.items())
+        raise ValueError(f"these are of other data, splits, views or numbers of clips: {each}. "
+                         "Expected evaluations alike. Make a board of each kind.")
     rows.sort(key=sort_key)
     lines = ["| place | top-1 | mean over classes | clips | file |", "|---|---|---|---|---|"]
     for place, (top1, mean, clips, path) in enumerate(rows, start=1):

@@ -72,9 +72,11 @@ def need(path, name, kind="file"):
     waiting for ever. Raises FileNotFoundError.
     """
     if not path.exists():
+        expected = {"toy": "the toy benchmark, which `python train.py` makes in data/toy",
+                    "custom": "a table of your own, docs/videos.md"}
         raise FileNotFoundError(
-            f"{name}: there is no {path}. Expected the files as published. `python data.py layout "
-            f"{name}` prints the tree; --root DIR says where it is.")
+            f"{name}: there is no {path}. Expected {expected.get(name, 'the files as published')}. "
+            f"`python data.py layout {name}` prints the tree; --root DIR says where it is.")
 
     is_right = path.is_file() if kind == "file" else path.is_dir()
     if not is_right:

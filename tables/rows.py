@@ -128,6 +128,29 @@ def row_flags(row):
     return " ".join(flags)
 
 
+def list_rows():
+    """Print every row of the tables: name, the paper's accuracy, what it changes."""
+    for name, row in ROWS.items():
+        flags = row_flags(row) or "nothing changes"
+        printed = "      ours" if row.top1 is None else f"paper {row.top1}"
+        print(f"{name:<22} {printed}  {row.what}: {flags}")
+
+
+def keep_to_row(name, config):
+    """ValueError where a flag has undone what a row changes: its runs would be called by its name.
+
+    name: of --row, may be empty. config: the PeVLConfig that the command line has led to.
+    """
+    if not name:
+        return
+    row = find_row(name)
+    for field_name, value in row.overrides.items():
+        here = getattr(config, field_name)
+        if here != value:
+            raise ValueError(f"--row {name} is {row_flags(row)}, and {field_name} is {here} here. "
+                             "Expected a row as it is, or no row. Leave one of the two out.")
+
+
 def find_row(name):
     """The row of that name; ValueError with the nearest name where there is none."""
     if name not in ROWS:

@@ -493,6 +493,15 @@ def test_board_is_sorted(tmp_path):
     assert "| 2 | 50.00 |" in lines[3]
 
 
+def test_board_refuses_figures_of_unlike_kinds(tmp_path):
+    """Places of the test split and of the validation split say nothing of each other."""
+    for name, split, clips in (("a", "test", 320), ("b", "val", 240)):
+        found = {"top1": 0.5, "mean": 0.4, "clips": clips, "split": split, "data": "toy"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="of other data, splits.*toy test None 320; .*toy val"):
+        report.board([tmp_path / "a.json", tmp_path / "b.json"])
+
+
 @pytest.mark.parametrize("foreign", [
     "[]", '{"top1": null, "mean": 0.4, "clips": 3}', '{"top1": "a", "mean": 0.4, "clips": 3}'])
 def test_board_names_what_is_no_evaluation(foreign, tmp_path):
@@ -506,6 +515,26 @@ def test_board_names_what_is_no_evaluation(foreign, tmp_path):
 def test_board_names_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="b.json is no evaluation"):
         report.board([tmp_path / "b.json"])
+
+
+def test_what_is_no_hand_in_is_not_worth_0_points(tmp_path, capsys):
+    """No folder; a folder without the file; the file a folder deeper, or a link; the open task."""
+    hand_in = tmp_path / "ada"
+    inside = hand_in / "unpacked"
+    inside.mkdir(parents=True)
+    assert main(["grade", str(tmp_path / "ada.zip")]) == 2
+    assert "ada.zip is no folder. Expected a hand-in, unpacked" in capsys.readouterr().err
+    assert main(["grade", str(hand_in), "eq7"]) == 2
+    assert f"{hand_in} has no pevl.py" in capsys.readouterr().err
+
+    (inside / "pevl.py").write_text("")
+    (hand_in / "pevl.py").symlink_to(inside / "pevl.py")
+    assert main(["grade", str(hand_in), "eq7"]) == 2
+    assert f"Grade {inside}" in capsys.readouterr().err
+
+    (hand_in / "assignment.json").write_text('{"marks": []}')
+    assert main(["grade", str(hand_in)]) == 2
+    assert "measured, not graded" in capsys.readouterr().err
 
 
 def test_senseless_limits_and_seeds_are_refused(tmp_path, capsys):

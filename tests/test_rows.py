@@ -7,6 +7,7 @@ for two steps and looking at which parts it has.
 import pytest
 import torch
 
+import train
 from small_models import batch_of, model_of, small_backbone  # noqa: F401
 from systems.config import PeVLConfig
 from tables.rows import ROWS
@@ -145,3 +146,18 @@ def test_row_trains_and_differs_only_where_it_must(name):
     new = trained - set(model_of().trainable_state())
     for weight in new:
         assert weight.startswith(("projection", "pose.heatmaps", "p2v.gate")), weight
+
+
+@pytest.mark.parametrize("row, flags, said", [
+    ("table5/no-p2v", ["--p2v"], "--row table5/no-p2v is --no-p2v, and p2v is True here"),
+    ("table6/vs", ["--sim", "vs,ps"], "--row table6/vs is --sim vs"),
+    ("table5/no-p2v", ["--no-p2v", "--tau-fw", "1"], ""),
+])
+def test_a_row_is_not_undone_by_a_flag(row, flags, said):
+    """Its runs would be called by its name, in tables and in folders."""
+    refused = ""
+    try:
+        train.settings(["--row", row, *flags])
+    except ValueError as error:
+        refused = str(error)
+    assert refused.startswith(said) and bool(refused) == bool(said), refused

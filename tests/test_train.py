@@ -483,6 +483,12 @@ def test_changed_settings(tree, tmp_path):
         train.train(*configs(tree, tmp_path, epochs=1, prompt="{} seen"))
     train.train(*configs(tree, tmp_path, epochs=1, workers=1, save_minutes=1.0))
 
+    # A run that is older than a setting goes on: it was trained as that setting's default does.
+    now = checkpoints.read_checkpoint(tmp_path / "last.pt")["identity"]
+    older = {name: value for name, value in now.items() if name != "shots"}
+    assert train.changed_settings(older, now) == ""
+    assert train.changed_settings(older, {**now, "shots": 3}) == "shots from 0 to 3"
+
     train.train(*configs(tree, tmp_path, force=True, new_lr=3.0, weight_decay=0.2))
     assert outcome(tmp_path).at["step"] == 8, "the second epoch was not trained"
     assert "other settings (--force): epochs from 1 to 2" in log_of(tmp_path)

@@ -40,7 +40,7 @@ from systems.zero_shot import ZeroShotCLIP
 from toy.captions import (PARTS, TOY_ATTRIBUTES, TOY_HELD_OUT_STILLS, TOY_PHRASES, toy_captions,
                           toy_paraphrase, toy_parts, toy_still, toy_vector)
 from toy.presets import TINY
-from train import Job, TrainConfig, finish_training
+from train import Job, TrainConfig, train
 
 
 # ---- Stills with captions ------------------------------------------------------------------------
@@ -312,8 +312,12 @@ def main(argv=None):
     classes = (StillsConfig, TrainConfig, DataConfig, PeVLConfig)
     configs, _ = build_configs(argv, classes, lambda args: PRESET, __doc__)
     stills_cfg, train_cfg, data_cfg, model_cfg = configs
-    job = StillsJob(stills_cfg.export, stills_cfg.paraphrase, stills_cfg.parts)
-    return run_command(finish_training, train_cfg, data_cfg, model_cfg, job)
+    stills = StillsJob(stills_cfg.export, stills_cfg.paraphrase, stills_cfg.parts)
+
+    def job():
+        train(train_cfg, data_cfg, model_cfg, stills)
+
+    return run_command(job)
 
 
 if __name__ == "__main__":

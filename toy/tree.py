@@ -309,7 +309,8 @@ def read_note(root):
         if path.is_file() and not ours:
             raise ValueError(
                 f"{root} holds files but no valid toy.json. Expected an empty folder or a toy "
-                "benchmark: other data is not touched. Give another --root or empty this one.")
+                "benchmark: other data is not touched. Name its data set with --data, or give "
+                "another --root.")
     return {}
 
 
@@ -317,11 +318,12 @@ def make_toy(root, settings=None, workers=None, progress=print):
     """Write the toy benchmark to `root` unless it is there with these settings.
 
     settings: what differs from TOY_SETTINGS. workers: processes, by default one a core. progress:
-    is called with each line that a person should read. Clips of other settings are replaced, a cut
-    run is taken up, and a second process that wants the same folder waits for the first.
+    is called with each line that a person should read. Clips of other settings are replaced, but
+    for those of another seed, which somebody has asked for; a cut run is taken up, and a second
+    process that wants the same folder waits for the first.
 
     Returns the seconds that it took, 0.0 where nothing was to do. Raises ValueError where the
-    folder holds other data, ChildProcessError where a worker failed.
+    folder holds other data or another seed's, ChildProcessError where a worker failed.
     """
     root = Path(root)
     settings = {**TOY_SETTINGS, **(settings or {})}
@@ -338,6 +340,11 @@ def make_toy(root, settings=None, workers=None, progress=print):
         if old == note:
             return 0.0
 
+        other = old.get("settings", settings).get("seed")
+        if other != settings["seed"]:
+            raise ValueError(f"{root} holds the toy benchmark of seed {other}. Expected that of "
+                             f"seed {settings['seed']}. Read it with --data diving48, whose layout "
+                             "it has, or give another --root.")
         plan = toy_plan(settings)
         prepare(root, old, note, plan, progress)
         shares = min(workers or os.cpu_count() or 1, len(plan))
