@@ -553,12 +553,9 @@ def test_measured_every_second_epoch_and_after_the_last(tree, tmp_path):
 
 
 def test_rows_of_the_log_are_means(tree, tmp_path):
-    """Of the steps since the row before, and of an epoch's. The rate in them is the base rate of
-    Sec. 4.1's schedule, whatever factors the groups of parameters have.
-    """
-    flags = {"epochs": 1, "lr": 1e-3, "new_lr": 2.0, "warmup": 0.5}
-    for name, every in (("one", 1), ("three", 3)):
-        train.train(*configs(tree, tmp_path / name, log_every=every, **flags), Scripted(top1=[0.1]))
+    """Of the steps since the row before, and of an epoch's."""
+    train.train(*configs(tree, tmp_path / "one", epochs=1, log_every=1), Scripted(top1=[0.1]))
+    train.train(*configs(tree, tmp_path / "three", epochs=1, log_every=3), Scripted(top1=[0.1]))
     steps = [row for row in outcome(tmp_path / "one").rows if row["kind"] == "step"]
     (epoch,) = [row for row in outcome(tmp_path / "one").rows if row["kind"] == "epoch"]
     shown = [row for row in outcome(tmp_path / "three").rows if row["kind"] == "step"]
@@ -568,7 +565,6 @@ def test_rows_of_the_log_are_means(tree, tmp_path):
         assert epoch[name] == pytest.approx(sum(values) / 4)
         assert shown[0][name] == pytest.approx(sum(values[:3]) / 3)
         assert shown[1][name] == pytest.approx(values[3])
-    assert [row["lr"] for row in steps] == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
 
 
 def test_accumulate_runs_all_parts_of_a_batch(tree, tmp_path, monkeypatch):

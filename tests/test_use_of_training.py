@@ -18,10 +18,11 @@ from runs import configs
 @pytest.fixture(scope="module")
 def watched(tree, tmp_path_factory):
     """A run of 2 epochs x 4 steps, and what was seen of it."""
-    seen = SimpleNamespace(seeds=[], index=[], in_training=[], in_evaluation=[], rows=[])
+    seen = SimpleNamespace(seeds=[], index=[], in_training=[], in_evaluation=[], rows=[], rates=[])
     out = tmp_path_factory.mktemp("watched")
     real_step = train.forward_backward
     real_evaluate = train.evaluate
+    real_take_step = train.take_step
     patch = pytest.MonkeyPatch()
 
     def step(model, parts, seeds, *rest):
@@ -38,7 +39,13 @@ def watched(tree, tmp_path_factory):
         finally:
             hook.remove()
 
+    def take_step(run, *rest):
+        result = real_take_step(run, *rest)
+        seen.rates.append(run.optimizer.param_groups[0]["lr"])
+        return result
+
     patch.setattr(train, "forward_backward", step)
+    patch.setattr(train, "take_step", take_step)
     patch.setattr(train, "evaluate", evaluate)
     patch.setattr(train, "write_results", lambda *_, **__: None)
     patch.setattr(train, "draw_curves", lambda *_, **__: None)
@@ -56,12 +63,14 @@ def watched(tree, tmp_path_factory):
 
 def test_the_schedule_runs_over_all_epochs(watched):
     """It does not begin again with an epoch: 2 steps of warm-up, then one cosine over the rest."""
-    first_group = watched.saved["optimizer"]["param_groups"][0]
-    rate = watched.cfg.lr * first_group["factor"]
-    want = [rate * train.lr_factor(step, warmup=2, total=8) for step in range(8)]
-    got = [row["lr"] for row in watched.rows]
-    assert got == pytest.approx(want), "the learning rates of a run are not its schedule's: does " \
-        "the step count begin again in each epoch?"
+    base = [watched.cfg.lr * train.lr_factor(step, warmup=2, total=8) for step in range(8)]
+    logged = [row["lr"] for row in watched.rows]
+    assert logged == pytest.approx(base), "the rate that is logged is not the schedule's"
+
+    factor = watched.saved["optimizer"]["param_groups"][0]["factor"]
+    want = [factor * rate for rate in base]
+    assert watched.rates == pytest.approx(want), "the learning rates of a run are not its " \
+        "schedule's: does the step count begin again in each epoch?"
 
 
 def test_what_starts_from_nothing_learns_at_its_own_rate(watched):
