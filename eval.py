@@ -66,6 +66,7 @@ from support.signals import held_signals, quiet_worker
 from systems.config import SWITCHES, PeVLConfig
 from systems.registry import build_model
 from systems.views import average_views, clip_features, clip_logits, mean_features
+from tables.printed import system_of
 from tables.rows import ROWS, find_row, preset_of
 
 
@@ -604,6 +605,12 @@ class EvalConfig:
         if 0 < self.every < 0.01:
             raise ValueError(f"--every {self.every:g}. Expected 0.01 seconds or more. A frame "
                              "takes about 0.03: raise it.")
+        unread = {"report": self.report, "save-features": self.save_features,
+                  "save-probabilities": self.save_probabilities}
+        wrong = [f"--{name}" for name, given in unread.items() if given and self.video]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} beside --video. Expected a split, which is what "
+                             "they are of. Leave them out, or --video.")
         if self.window and not self.every:
             raise ValueError(f"--window {self.window:g} without --every. Expected both: how long a "
                              "window is, and how often one begins. Add --every SECONDS.")
@@ -913,6 +920,7 @@ def run(argv):
         about["average"] = cfg.average            # the rest is for the files, not for the screen
         about["never_trained"] = never_trained
         if saved:
+            about["system"] = system_of(saved["config"])
             about.update(facts_of(path, saved, data_cfg.variant))
         folder = results_folder(cfg, data_cfg, path, saved)
         write_results(result, model, dataset, folder, about, world.device, cfg.strips)

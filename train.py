@@ -218,7 +218,10 @@ class Job:
 
     def open_split(self, data_cfg, split, train):
         """The data set of a split; `train` with augmentation, otherwise one centre view."""
-        return Clips(data_cfg, split, train)
+        data = Clips(data_cfg, split, train)
+        if train and len(data.by_label) < 2:
+            raise ValueError("one label alone. Expected two or more to tell apart. Add clips.")
+        return data
 
     def build(self, model_cfg, clip, data):
         """The model on this CLIP for the texts and joints of the data set."""

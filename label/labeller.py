@@ -60,6 +60,19 @@ class Answer:
         return self.ranked[0][1]
 
 
+def texts_in(texts):
+    """A list of texts, or one text with ; between -> the list, without blanks around.
+
+    Raises ValueError where there is none.
+    """
+    if isinstance(texts, str):
+        texts = texts.split(";")
+    found = [text.strip() for text in texts if text.strip()]
+    if not found:
+        raise ValueError("no texts. Expected one or more. Separate them by ; or give a list.")
+    return found
+
+
 class Labeller:
     """A trained model with its labels, for video files. Made by `eval.load`.
 
@@ -91,14 +104,15 @@ class Labeller:
         return [self.data_cfg.text_of(label) for label in labels]
 
     def set_labels(self, labels):
-        """Answer with other labels than those of training: a list of texts.
+        """Answer with other labels than those of training: a list of texts, or "a; b; c".
 
         Raises ValueError for a model with a linear head, for no text and for one given twice.
         """
-        labels = [label.strip() for label in labels if label.strip()]
-        if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f"{len(labels)} texts, {len(set(labels))} of them different. Expected "
-                             "one or more, each once. Separate them by ; or by lines.")
+        labels = texts_in(labels)
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(map(repr, twice))}: given twice. Expected each text "
+                             "once. Leave one out.")
         self.model.set_texts(self.prompts(labels))
         self.labels = labels
         self._text = None
@@ -150,6 +164,9 @@ class Labeller:
         Raises FileNotFoundError or ValueError: no such file, no extractor, other joints than those
         of training.
         """
+        if views not in (1, 3):
+            raise ValueError(f"views={views}. Expected 1, the centre, or 3 crops (Sec. 4.1). Give "
+                             "one of them.")
         video = Path(video)
         if not video.is_file():
             raise FileNotFoundError(f"no video {video}. Expected a file FFmpeg reads. Check the "
@@ -279,9 +296,11 @@ class Labeller:
     def similarity(self, video, texts, pose="", start=0.0, end=math.inf, views=1, extractor=""):
         """Similarities of a video with any texts: name -> (U,) float32 in [-1, 1].
 
-        "all" is S of Eq. (4), which decides; the others are its terms. texts: U labels; the prompt
-        of training is put around them. Raises ValueError for a model with a linear head.
+        "all" is S of Eq. (4), which decides; the others are its terms. texts: U labels, a list or
+        "a; b; c"; the prompt of training is put around them. Raises ValueError for a model with a
+        linear head, and for no text.
         """
+        texts = texts_in(texts)
         if not self.model.compares_texts:
             raise ValueError("similarities with texts of a model that has a linear head. Expected "
                              "one that compares with texts, such as pevl. Choose another run.")

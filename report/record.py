@@ -10,6 +10,7 @@ FIELDS     | the columns, in their order                         | test_every_ro
 row_of     | JSON of an evaluation -> a row, or what is missing  | test_what_is_missing_is_told
 add_row    | a row more in the page                              | test_a_row_is_added_once
 facts_of   | what `eval.py` writes into the JSON for this        | test_record_of_a_run
+           | (`system`: tables/printed.py)                       |
 """
 import json
 import shlex
@@ -26,7 +27,7 @@ FIELDS = {
     "split": "split",
     "views": "views",
     "frames": "frames",
-    "system": "model",
+    "system": "system",
     "backbone": "backbone",
     "top-1 %": "top1",
     "mean %": "mean",

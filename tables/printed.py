@@ -71,6 +71,20 @@ def row_with(switches):
     return None
 
 
+def system_of(config):
+    """A run's system in words for a table of results: its model, and what makes it another one.
+
+    config: as of `printed_for`.
+    """
+    said = config["model"]
+    switches = switches_of(config)
+    if switches != switches_of({}):               # an ablation, or a reading of ours
+        said += f", {row_with(switches) or 'switches of no row'}"
+    if config.get("shots"):
+        said += f", {config['shots']} clips of each label"
+    return said
+
+
 def printed_for(config):
     """The papers' figures for a run's data set, system, backbone and switches, or None.
 

@@ -637,6 +637,8 @@ def test_errors_of_flags(trained, error):
     assert "Expected --model aim" in error("--ckpt", run, "--aim-weights", "aim.pth")
     said = error("--model", "aim", "--aim-weights", "aim.pth", "--texts", "a; b", "--data", "toy")
     assert "AIM reads no texts" in said
+    said = error("--ckpt", run, "--video", "x", "--report", "--save-features")
+    assert "--report, --save-features beside --video" in said
     assert "0.01 seconds or more" in error("--ckpt", run, "--video", "x", "--every", "1e-9")
     assert "--every" in error("--ckpt", run, "--video", "x", "--every", "inf")
 

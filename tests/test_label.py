@@ -170,11 +170,24 @@ def test_other_words_take_the_prompt(trained, model, video):
     assert got == pytest.approx(want, abs=1e-6)
 
 
-def test_a_text_given_twice_is_refused(model):
+def test_texts_of_a_string_are_its_parts(model, video):
+    """Not its letters."""
+    apart = model.similarity(video, ["a handstand", "a vault"])
+    assert np.allclose(model.similarity(video, "a handstand; a vault")["all"], apart["all"])
+
+
+def test_a_text_given_twice_is_refused(model, video):
     """Two columns for one label would share its probability between them."""
     before = model.labels
-    with pytest.raises(ValueError, match="2 texts, 1 of them different"):
+    with pytest.raises(ValueError, match="'a': given twice"):
         model.set_labels(["a", "a"])
+    for nothing in ([], "", " ; "):
+        with pytest.raises(ValueError, match="no texts"):
+            model.set_labels(nothing)
+        with pytest.raises(ValueError, match="no texts"):
+            model.similarity(video, nothing)
+    with pytest.raises(ValueError, match="views=5. Expected 1, .* or 3"):
+        model(video, views=5)
     assert model.labels == before
 
 

@@ -4,7 +4,7 @@ import pytest
 from clip_model import BACKBONES
 from data import DATASETS
 from systems.config import PeVLConfig
-from tables.printed import PRINTED, differing, printed_for
+from tables.printed import PRINTED, differing, printed_for, system_of
 from tables.rows import ROWS
 
 OF_THE_PAPER = [name for name in ROWS if not name.startswith("readings/")]
@@ -94,3 +94,14 @@ def test_other_protocols_and_versions_are_said(data, changes, said):
 def test_our_own_readings_have_no_figure_of_the_paper(name):
     """A switch that the paper does not have must not stand beside a figure that it printed."""
     assert printed_for(config(**ROWS[name].overrides)) is None
+
+
+@pytest.mark.parametrize("changes, said", [
+    ({}, "pevl"),
+    ({"p2v": False}, "pevl, table5/no-p2v"),
+    ({"p2v": False, "sgl": False}, "pevl, switches of no row"),
+    ({"shots": 16}, "pevl, 16 clips of each label"),
+])
+def test_an_ablation_is_not_called_pevl_alone(changes, said):
+    """In a table of results it would be taken for the whole."""
+    assert system_of(config(**changes)) == said

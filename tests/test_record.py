@@ -10,7 +10,7 @@ from report import record
 
 # What the JSON of an evaluation has for a row, and what only people can say.
 FOUND = {"data": "diving48", "variant": "v2", "split": "test", "views": 3, "frames": "16 of 48",
-         "model": "pevl", "backbone": "ViT-B/16", "top1": 0.9, "mean": 0.85, "clips": 1970,
+         "system": "pevl", "backbone": "ViT-B/16", "top1": 0.9, "mean": 0.85, "clips": 1970,
          "seed": 0, "commit": "a" * 40, "sha256": "b" * 64, "hours": 12.5,
          "command": "train.py --data diving48"}
 SAID = {"who": "A. Name", "card": "1 x A100", "hours": 0.0}

@@ -714,6 +714,15 @@ def test_gradients_that_no_scale_makes_finite_end_the_run(tree, tmp_path, monkey
         train.train(*configs(tree, tmp_path, epochs=1))
 
 
+def test_one_label_alone_is_refused(monkeypatch):
+    """All clips would be right, and nothing learned; an evaluation of one label is no mistake."""
+    one_label = SimpleNamespace(by_label={0: [0, 1]})
+    monkeypatch.setattr(train, "Clips", lambda *_: one_label)
+    with pytest.raises(ValueError, match="one label alone"):
+        train.Job().open_split(None, "train", train=True)
+    assert train.Job().open_split(None, "test", train=False) is one_label
+
+
 def test_broken_clips(tree, tmp_path):
     """One unreadable clip in sixteen stops; with --allow-broken it is replaced and named."""
     copy = shutil.copytree(tree, tmp_path / "copy")
