@@ -1,7 +1,7 @@
 """Open a trained model, measure it on a data set, or ask it about one video.
 
     python eval.py                                    newest run under out/, centre crop
-    python eval.py --ckpt out/run --views 3  the paper's three crops (Sec. 4.1)
+    python eval.py --ckpt out/run --views 3           the paper's three crops (Sec. 4.1)
     python eval.py --row table5/no-p2v                newest run with the switches of that row
     torchrun --nproc_per_node 8 eval.py --ckpt ...    the same figures, clips shared out
     python eval.py --report                           and a page of it all, report.html

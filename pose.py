@@ -560,7 +560,7 @@ def detect_people(frames, device):
 
 @lru_cache(maxsize=1)
 def read_boxes(path):
-    """csv clip,frame,x0,y0,x1,y1[,score] -> {clip: list of arrays (n, 5)}, one for each frame.
+    """csv clip,frame,x0,y0,x1,y1[,score] -> {clip id: list of arrays (n, 5)}, one a frame.
 
     frame counts from 0, a frame may have several rows or none, the score is 1 where it is not
     given. A list ends with the clip's last box. Raises ValueError, with the line, for a bad row,
