@@ -19,13 +19,14 @@ from classroom.assignments import ASSIGNMENTS, MARKS, chosen
 from classroom.grade import asks_nothing, grade, marks_of, refuse_no_folder
 from classroom.make import make_copy, make_solutions, refuse_full
 from support.files import atomic
+from support.settings import Parser
 from toy.tree import TOY_SETTINGS, make_toy
 
 
 def parser():
     """The command line."""
-    whole = argparse.ArgumentParser(prog="python -m classroom", description=__doc__,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    whole = Parser(prog="python -m classroom", description=__doc__,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = whole.add_subparsers(dest="command", required=True)
 
     commands.add_parser("list", help="marks and assignments")

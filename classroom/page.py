@@ -12,7 +12,6 @@ page       | the whole file                                 | test_the_page_is_w
 if __name__ == "__main__":                        # before PyTorch, which takes seconds to import
     import support.interrupt
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from report.figures import figure, film_row, picture
 from report.markup import Html, document, fold, note, scroller, section, table, tag
 from report.style import STYLE
 from support.files import atomic
+from support.settings import Parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "annotated.html"
@@ -346,8 +346,8 @@ def page(found):
 
 def main(argv=None):
     """Write the page, and say where it is."""
-    parser = argparse.ArgumentParser(prog="python -m classroom.page",
-                                     description="Write the page to read beside the paper.")
+    parser = Parser(prog="python -m classroom.page",
+                    description="Write the page to read beside the paper.")
     parser.add_argument("--out", default=str(PAGE), help="another file than docs/annotated.html")
     args = parser.parse_args(argv)
     with atomic(args.out) as part:

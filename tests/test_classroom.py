@@ -537,6 +537,17 @@ def test_what_is_no_hand_in_is_not_worth_0_points(tmp_path, capsys):
     assert "measured, not graded" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [[], ["mak"], ["make"], ["hidden", "DIR"],
+                                   ["grade", "DIR", "--seed", "x"]], ids=" ".join)
+def test_a_wrong_command_is_one_line(words, capsys):
+    """As everywhere: `error: `, what was expected, and exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "Expected" in line
+
+
 def test_senseless_limits_and_seeds_are_refused(tmp_path, capsys):
     """Not points of 0 for a student, and not the clips that every student has for a hidden test."""
     for limit in (["--seconds", "-1"], ["--mark-seconds", "0"], ["--memory", "0"],
