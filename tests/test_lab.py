@@ -312,8 +312,9 @@ def alive_in_group(number):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_of_the_lab(tree, tmp_path):
-    """The runs save and end, none begins, and the command says so in a line."""
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM", "SIGKILL"])
+def test_a_lab_that_is_stopped_leaves_no_process(tree, tmp_path, how):
+    """The runs save and end, and none begins. Ctrl-C reaches all, the others the lab alone."""
     out = tmp_path / "lab"
     command = [sys.executable, "-m", "toy.lab", "table9", *short_runs(tree, out, epochs=500),
                "--seeds", "4", "--jobs", "2"]
@@ -325,14 +326,18 @@ def test_ctrl_c_ends_all_processes_of_the_lab(tree, tmp_path):
         assert process.poll() is None, "the lab has ended"
         assert time.monotonic() < deadline, "the runs did not begin"
         time.sleep(.2)
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode in (130, 128 + signal.SIGINT)
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(getattr(signal, how))
+    said = process.communicate(timeout=60)[1]     # until nobody holds its end of the pipe
+    if how == "Ctrl-C":
+        assert process.returncode in (130, 128 + signal.SIGINT)
     assert "Traceback" not in said, said
     assert not alive_in_group(process.pid), "a process of the lab is left"
     for folder in folders:
         assert (folder / "last.pt").is_file(), f"what was trained is lost: {folder}"
-    assert len(list(out.glob("*/seed*"))) == 2, "a run was begun after Ctrl-C"
+    assert len(list(out.glob("*/seed*"))) == 2, "a run was begun afterwards"
 
 
 HEAD = ",".join(results.RUN_FIELDS) + "\n"

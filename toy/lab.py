@@ -154,6 +154,18 @@ def begin_worker(threads):
     threading.Thread(target=follow, daemon=True).start()
 
 
+def run_one(configs):
+    """A run, in a process of the lab; where the lab was killed meanwhile, the process ends with it.
+
+    It would wait for its next run for ever: those beside it hold the other end of the queue, too.
+    """
+    try:
+        train.train(*configs)
+    finally:
+        if not multiprocessing.parent_process().is_alive():
+            os._exit(CODE)
+
+
 def outcome(future, trial, jobs):
     """Wait for a run; raise what it raised, a ValueError with the run's name."""
     try:
@@ -186,14 +198,14 @@ def trained(trials, jobs):
     running = {}
     try:
         for trial in itertools.islice(rest, jobs):
-            running[pool.submit(train.train, *trial.configs)] = trial
+            running[pool.submit(run_one, trial.configs)] = trial
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 trial = running.pop(future)
                 outcome(future, trial, jobs)
                 for following in itertools.islice(rest, 1):
-                    running[pool.submit(train.train, *following.configs)] = following
+                    running[pool.submit(run_one, following.configs)] = following
                 yield trial
     finally:
         # Waits for those that train: to their end or, after Ctrl-C, until they have saved.
