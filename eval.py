@@ -115,6 +115,11 @@ def settings_of(kind, saved):
     return values
 
 
+def data_of(saved):
+    """The DataConfig with which a checkpoint was trained."""
+    return DataConfig(**settings_of(DataConfig, saved))
+
+
 def load_trunk(model_cfg):
     """The CLIP that a model adapts, float32, on the CPU.
 
@@ -483,7 +488,7 @@ def load(ckpt="", clip="", device="auto", texts=None):
         model("my.mp4")[0]
     """
     path, saved = open_checkpoint(ckpt)
-    data_cfg = DataConfig(**settings_of(DataConfig, saved))
+    data_cfg = data_of(saved)
     model = rebuild_from(path, saved, clip).to(choose_device(device))
     return labeller_of(model, path, saved, data_cfg, texts)
 
@@ -751,7 +756,7 @@ def results_folder(cfg, data_cfg, source, saved):
         return source.parent
 
     others = []
-    trained = DataConfig(**settings_of(DataConfig, saved))
+    trained = data_of(saved)
     if (data_cfg.data, data_cfg.variant) != (trained.data, trained.variant):
         others += [data_cfg.data, data_cfg.variant]
     if cfg.texts:
@@ -855,7 +860,7 @@ def tell(one, origin, never_trained):
 
 def note_choice(path, saved, dataset):
     """Say so where these very clips chose the weights: then their figure is too high."""
-    own = DataConfig(**settings_of(DataConfig, saved))
+    own = data_of(saved)
     chosen_on = own.own_split(saved["config"].get("eval_split", "val"))
     clips = (dataset.cfg.data, dataset.cfg.variant, dataset.split)
     if path.name == "best.pt" and clips == (own.data, own.variant, chosen_on):

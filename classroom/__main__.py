@@ -16,7 +16,7 @@ from pathlib import Path
 
 from classroom import report
 from classroom.assignments import ASSIGNMENTS, MARKS, chosen
-from classroom.grade import asks_nothing, grade, marks_of, refuse_no_folder
+from classroom.grade import grade, marks_of, refuse_no_folder
 from classroom.make import make_copy, make_solutions, refuse_full
 from support.files import atomic
 from support.settings import Parser
@@ -90,12 +90,12 @@ def grade_command(args):
     refuse_no_folder(args.folder)
     marks, assignments = chosen(args.names)
     marks = marks or marks_of(args.folder)
-    if not marks and ("open" in assignments or asks_nothing(args.folder)):
-        raise ValueError("the open task is measured, not graded. Expected marks. See `hidden` and "
-                         "`board` in docs/classroom.md.")
-    if not marks:
+    if marks is None and "open" not in assignments:
         raise ValueError(f"{args.folder} does not say what it is about. Expected an "
                          "assignment.json, or marks. Name them: `grade DIR eq1`.")
+    if not marks:
+        raise ValueError("the open task is measured, not graded. Expected marks. See `hidden` and "
+                         "`board` in docs/classroom.md.")
     results = grade(args.folder, marks, seed=args.seed, seconds=args.seconds,
                     mark_seconds=args.mark_seconds, memory=args.memory)
     print(report.table(results))

@@ -274,18 +274,11 @@ def refuse_nothing_handed_in(hand_in, marks):
                      f"student wrote there. {advice}.")
 
 
-def asks_nothing(hand_in):
-    """True where a hand-in's assignment.json names no marks, as that of the open task."""
-    try:
-        return json.loads((Path(hand_in) / "assignment.json").read_text("utf-8"))["marks"] == []
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def marks_of(hand_in):
-    """The marks that a hand-in says it is about; [] where it does not say so."""
+    """The marks that a hand-in says it is about, [] for the open task; None where it says none."""
     try:
-        note = json.loads((Path(hand_in) / "assignment.json").read_text("utf-8"))
-        return [mark for mark in MARKS if mark in note["marks"]]
+        named = json.loads((Path(hand_in) / "assignment.json").read_text("utf-8"))["marks"]
+        marks = [mark for mark in MARKS if mark in named]
     except (OSError, ValueError, KeyError, TypeError):
-        return []
+        return None
+    return marks if marks or named == [] else None
