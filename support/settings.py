@@ -151,14 +151,24 @@ def word_reader(kind, flag):
     return read
 
 
-def help_text(kind, doc, default, allowed):
-    """What --help says of a field: its text, its default, its range or the fixed choices."""
-    shown = ",".join(default) if isinstance(default, tuple) else repr(default)
-    text = f"{doc} (default: {shown})"
-    if allowed:
-        text += f": {allowed}"
+def placeholder_of(kind):
+    """The word that stands for a flag's value in --help: `--epochs N`."""
     if get_origin(kind) is Literal:
-        text += ": " + " | ".join(map(str, get_args(kind)))
+        return "CHOICE"
+    return {int: "N", float: "X", str: "TEXT", tuple[Path, ...]: "FILE"}.get(kind, "A,B,...")
+
+
+def help_text(kind, doc, default, allowed):
+    """What --help says of a field: its text, then [its range or fixed choices; its default]."""
+    notes = []
+    if get_origin(kind) is Literal:
+        notes.append(" | ".join(map(str, get_args(kind))))
+    if allowed:
+        notes.append(str(allowed))
+    if default not in ("", ()):                   # of an empty one the text says what it means
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        notes.append(f"default: {shown}")
+    text = f"{doc} [{'; '.join(notes)}]" if notes else doc
     return text.replace("%", "%%")                # argparse formats help texts with %
 
 
@@ -180,15 +190,14 @@ def add_fields(parser, cls, defaults):
         if kind is bool:                          # --flip and --no-flip
             group.add_argument(flag, dest=name, help=text, action=argparse.BooleanOptionalAction)
         else:
-            metavar = getattr(kind, "__name__", "name").upper()
             # Paths are several words, `--video a.mp4 b.mp4`: a comma may be part of a file's name.
             words = None
             reader = word_reader(kind, flag)
             if kind == tuple[Path, ...]:
                 words = "+"
                 reader = Path
-            group.add_argument(flag, dest=name, help=text, metavar=metavar, nargs=words,
-                               type=reader)
+            group.add_argument(flag, dest=name, help=text, metavar=placeholder_of(kind),
+                               nargs=words, type=reader)
 
 
 def build_configs(argv, classes, presets=None, description="", extra=None):
@@ -208,6 +217,8 @@ def build_configs(argv, classes, presets=None, description="", extra=None):
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     if extra:
         extra(parser)
+    # Usage names the words of a command alone; the settings follow in groups, each with its text.
+    parser.usage = parser.format_usage().removeprefix("usage: ").rstrip() + " [settings]"
     defaults = {}
     for cls in classes:
         add_fields(parser, cls, defaults)

@@ -100,9 +100,9 @@ def test_range_is_printed_by_help(capsys):
     with pytest.raises(SystemExit):
         build_configs(["--help"], (Made,))
     shown = " ".join(capsys.readouterr().out.split())
-    assert "how many (default: 2): 1 to 5" in shown
+    assert "how many [1 to 5; default: 2]" in shown
     assert "above 0, at most 10" in shown
-    assert "which (default: 1): 1 | 3" in shown
+    assert "which [1 | 3; default: 1]" in shown
 
 
 def test_choices_that_are_numbers_are_read_from_words():

@@ -131,7 +131,7 @@ def test_bridge_help_shows_doc_and_default(capsys):
     with pytest.raises(SystemExit):
         build_configs(["--help"], (DataConfig, Other))
     shown = " ".join(capsys.readouterr().out.split())
-    assert "100 % of it (Sec. 4) (default: 0.5)" in shown
+    assert "100 % of it (Sec. 4) [default: 0.5]" in shown
     assert "--no-flip" in shown
     assert "pevl | aim" in shown
     for field in DataConfig.__dataclass_fields__:
