@@ -55,8 +55,8 @@ from report.log import (Log, count_saved, memory_estimate, parameter_table, peak
 from report.results import write_results
 from report.text import summary
 from support.batches import GlobalBatches
-from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, read_checkpoint,
-                                 write_torch)
+from support.checkpoints import (FORMAT, NAMES, fingerprint, last_good, load_optimizer,
+                                 read_checkpoint, write_torch)
 from support.commands import attempt, one_error, run_command
 from support.files import atomic, lock, set_aside
 from support.processes import (World, average_gradients, gather, join_world, rank0_first,
@@ -95,7 +95,7 @@ class TrainConfig:
                       Range(0, 10000)] = 1.0
     trunk_lr: Annotated[float, "factor on lr for CLIP's weights: --tune all, ViLP's towers (0.1)",
                         Range(0, 10000)] = 0.1
-    weight_decay: Annotated[float, "of matrices; 0 for all else (Sec. 4.1: 0.05)",
+    weight_decay: Annotated[float, "of layers' matrices; 0 for all else (Sec. 4.1: 0.05)",
                             Range(0, 10)] = 0.05
     warmup: Annotated[float, "epochs of linear warm-up before the cosine (Sec. 4.1: 3)",
                       Range(0, 10000)] = 3.0
@@ -181,7 +181,8 @@ def sums_of_rates(cfg, warmup, steps):
 
 def decaying_matrices(model):
     """The ids of the parameters that weight decay acts on: matrices of linear, convolution and
-    attention modules. Biases, norms, embeddings and temperatures are left to grow as they need."""
+    attention modules. Biases, norms, embeddings, temperatures and CLIP's two projections, which are
+    no modules, are left to grow as they need."""
     ids = set()
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.MultiheadAttention, Attention)):
@@ -260,7 +261,7 @@ def new_position():
         "step": 0,                                # steps done, over all epochs
         "measured": 0,                            # epochs that were trained and measured
         "best": -1,                               # the held-out metric's best value so far
-        "skipped": 0,                             # steps left out since they were not finite
+        "skipped": 0,                             # steps left out by --skip-nonfinite
         "broken": [],                             # indices of clips that could not be read
         "interval": {},                           # sums since the last progress line
         "sums": {},                               # sums since the epoch's start
@@ -423,16 +424,10 @@ def take_step(run, batch, stop):
     for group in optimizer.param_groups:
         group["lr"] = cfg.lr * group["factor"] * factor
 
-    # The first step also counts what autograd keeps, to tell how much memory a step takes.
     optimizer.zero_grad(set_to_none=True)
-    if run.memory_told:
-        result = forward_backward(run.model, parts, seeds, run.precision, scaler.scale)
-    else:
-        with count_saved() as saved:
-            result = forward_backward(run.model, parts, seeds, run.precision, scaler.scale)
-        run.log.say(memory_estimate(run.model, sum(saved.values())))
-        run.memory_told = True
-    terms, everyone = result
+    if not run.memory_told:
+        tell_memory(run, parts[0], seeds[0])
+    terms, everyone = forward_backward(run.model, parts, seeds, run.precision, scaler.scale)
 
     # The norm is measured also where nothing is clipped (the limit is infinite then): a norm that
     # grows from epoch to epoch is the first sign of a rate that is too high.
@@ -466,6 +461,15 @@ def take_step(run, batch, stop):
     return facts, stop
 
 
+def tell_memory(run, part, seed):
+    """Say how much memory a step takes. Of the parts of a batch only one is in memory at a time: it
+    runs forward once more, and what autograd keeps of it is counted."""
+    with count_saved() as kept:
+        features_of(run.model, part, seed, run.precision)
+    run.log.say(memory_estimate(run.model, sum(kept.values())))
+    run.memory_told = True
+
+
 def leave_out(run, facts, indices):
     """A step that is not finite: left out as often as --skip-nonfinite allows, else the end."""
     run.at["skipped"] += 1
@@ -487,7 +491,8 @@ def note_broken(run, indices):
     if len(names) > 0.01 * clips and not run.config["allow_broken"]:
         raise ValueError(f"{len(names)} of {clips} clips are broken: {', '.join(names[:5])}. "
                          "Expected 1 % at most. Look with python data.py check "
-                         f"{run.config['data']}, or go on with --allow-broken.")
+                         f"{run.config['data']} --root {run.data_cfg.folder}, or go on with "
+                         "--allow-broken.")
 
 
 # ---- Checkpoints of a run ------------------------------------------------------------------------
@@ -555,40 +560,21 @@ def resume(run):
         if changed and not run.cfg.force:
             raise ValueError(f"the run in {run.folder} began otherwise: {changed}. Expected the "
                              "same. Choose another --out, --fresh to begin again, or --force.")
+        # In epochs of another length the rate would not go on from where it was.
+        at = saved["at"]
+        if at["step"] != at["epoch"] * len(run.order) + at["batch"]:
+            raise ValueError(f"{run.folder}: its epochs had another number of steps than the "
+                             f"{len(run.order)} of now. Expected the same --batch and clips, also "
+                             "with --force. To begin with its weights use --init, another --out.")
         if changed:
             run.log.say(f"note: continued with other settings (--force): {changed}")
 
         run.model.load_trainable_state(saved["model"])
-        load_optimizer(run, saved)
-        run.at.update(saved["at"])
+        load_optimizer(run.optimizer, run.scaler, saved, run.folder)
+        run.at.update(at)
         run.log.say(f"continuing {run.folder}: epoch {run.at['epoch'] + 1}, batch "
                     f"{run.at['batch']}, step {run.at['step']} of {run.steps}")
     run.log.rewind(step=run.at["step"], epoch=run.at["measured"])
-
-
-def load_optimizer(run, saved):
-    """AdamW's moments and fp16's scale from a checkpoint; ValueError where they are not this run's.
-
-    PyTorch checks the number of parameters, and finds all else out at the next step.
-    """
-    # PyTorch takes all of a group from the file. Its factor on the rate and its decay are this
-    # command's: they differ from the file's where --force lets them.
-    ours = [(group["factor"], group["weight_decay"]) for group in run.optimizer.param_groups]
-    try:
-        run.optimizer.load_state_dict(saved["optimizer"])
-        for group, (factor, decay) in zip(run.optimizer.param_groups, ours):
-            group["factor"] = factor
-            group["weight_decay"] = decay
-        run.scaler.load_state_dict(saved["scaler"])
-        for group in run.optimizer.param_groups:
-            for p in group["params"]:
-                for name, x in run.optimizer.state[p].items():
-                    if name != "step" and x.shape != p.shape:
-                        raise ValueError(f"{name} of shape {tuple(x.shape)}")
-    except Exception as error:                    # a dict of a stranger is wrong in every way
-        raise ValueError(f"the optimizer in the checkpoint of {run.folder} is not of this run "
-                         f"({type(error).__name__}: {error}). Expected what train.py saved. Use "
-                         "an older checkpoint, or --fresh.") from None
 
 
 # ---- Setting up ----------------------------------------------------------------------------------

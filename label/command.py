@@ -35,8 +35,8 @@ COLUMNS = ("video", "start", "end", "label", "probability", "second", "second_pr
 def label_videos(cfg, labeller):
     """Label the files of `cfg.video`; returns a list of rows, one for each answer, as dicts.
 
-    cfg: EvalConfig. A file that cannot be read is named and stops nothing, unless it is the only
-    one: then it is a ValueError or an OSError.
+    cfg: EvalConfig. A file that cannot be labelled is named and stops nothing, unless it is the
+    only one, or none can be: then it is a ValueError or an OSError.
     """
     files = list(find_videos(cfg.video).values())
     if not files:
@@ -81,6 +81,10 @@ def label_videos(cfg, labeller):
     if len(files) > 1:
         write_table(rows, folder)
         broken = [row["video"] for row in rows if row.get("error")]
+        if len(broken) == len(files):             # then the fault is seldom the files'
+            raise ValueError(f"none of {len(files)} videos could be labelled; of the first: "
+                             f"{rows[0]['error']} Expected one at least. What each one lacks is in "
+                             f"{folder / 'labels.csv'}.")
         print(f"{len(files) - len(broken)} videos labelled, {len(broken)} broken"
               + "".join(f"\n  {name}" for name in broken))
         print(f"wrote {folder / 'labels.csv'} and labels.jsonl")
@@ -88,7 +92,7 @@ def label_videos(cfg, labeller):
 
 
 def tell_labels(labeller):
-    """Say where labels are other than those of training, and which of them were never trained."""
+    """Say how many labels were never trained, and the first of them; nothing where all were."""
     new = labeller.never_trained
     if new:
         more = "; ..." if len(new) > 5 else ""

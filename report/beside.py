@@ -66,7 +66,7 @@ def clips_by_answers(pair, first, second):
     rows = [[f"{first} right", pair.both, pair.only_a],
             [f"{first} wrong", pair.only_b, pair.neither]]
     return table(["clips", f"{second} right", f"{second} wrong"], rows,
-                 caption="clips by both answers")
+                 caption=f"clips by both answers; McNemar's exact test: p = {pair.p_value:.2g}")
 
 
 def label_differences(a, b):

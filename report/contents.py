@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from report.metrics import compare, interval
+from report.metrics import compare, interval, mcnemar
 
 
 @dataclass
@@ -66,7 +66,8 @@ class Measured:
 
     def bounds(self, metric):
         """95 % bootstrap interval of a metric over the clips: (low, high)."""
-        kind = "mean" if metric == "mean" else "top1"     # of shares of clips, top-1's is the kind
+        # Top-5 and a similarity alone are shares of all clips, as top-1 is.
+        kind = "mean" if metric == "mean" else "top1"
         found = interval(self.true, self.correct(metric), kind)
         return found.low, found.high
 
@@ -106,6 +107,11 @@ class Paired:
     only_b: int
     neither: int
 
+    @property
+    def p_value(self):
+        """Of McNemar's exact test: are the two equally good in top-1?"""
+        return mcnemar(self.only_a, self.only_b)
+
 
 def paired(labels, correct_a, correct_b, metric="top1"):
     """The difference of two runs as a page shows it -> Paired.
@@ -114,8 +120,7 @@ def paired(labels, correct_a, correct_b, metric="top1"):
     """
     a = np.asarray(correct_a, bool)
     b = np.asarray(correct_b, bool)
-    found = compare(labels, b, a, metric)         # it gives its second system minus its first
-    difference, low, high = found.difference
+    difference, low, high = compare(labels, a, b, metric)
     return Paired(difference, low, high, both=int((a & b).sum()), only_a=int((a & ~b).sum()),
                   only_b=int((~a & b).sum()), neither=int((~a & ~b).sum()))
 

@@ -150,7 +150,7 @@ def parameter_rows(model):
     """Millions of parameters of each part and of all: [(name, all, trainable)]."""
     rows = []
     for name, part in {**model.parts(), "all": model}.items():
-        params = list(part.parameters()) if isinstance(part, nn.Module) else part
+        params = list(part.parameters())
         total = sum(p.numel() for p in params) / 1e6
         tuned = sum(p.numel() for p in params if p.requires_grad) / 1e6
         rows.append((name, total, tuned))
@@ -209,9 +209,10 @@ def reach_table(model, rates, drawn=True):
             stuck.append(group["name"])
 
     if stuck:
+        recipe = "--recipe aim, " if model.config.model == "pevl" else ""
         lines.append(f"note: cannot move: {', '.join(stuck)}. Their rates sum to less than the "
                      "deviation with which their weights start, so that they stay about where they "
-                     "were drawn. Try --recipe aim, a larger --new-lr or more --epochs.")
+                     f"were drawn. Try {recipe}a larger --new-lr or more --epochs.")
     return "\n".join(lines)
 
 

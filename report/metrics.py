@@ -5,10 +5,11 @@ says how far apart such samples lie, by drawing clips with replacement from the 
 (Efron and Tibshirani, 1993). A difference of two systems is judged on the same draws of the same
 clips: much of what makes a clip hard is common to both and cancels.
 
-here               | what it is                                     | tests/test_metrics.py
-interval           | 95 % interval of top-1 or of the mean          | test_interval_*
-compare            | difference of two systems, interval, McNemar   | test_compare_*
-class_rows         | each label: clips, right, accuracy, interval   | test_class_rows_*
+here       | what it is                                       | tests/test_metrics.py
+interval   | 95 % interval of top-1 or of the mean            | test_interval_*
+compare    | the difference of two systems, with its interval | test_compare_*
+mcnemar    | are two systems equally good: a p-value          | test_mcnemar_*
+class_rows | each label: clips, right, accuracy, interval     | test_class_rows_*
 
 A draw of n clips falls into cells (label, right or wrong), and how many fall into each is
 multinomial: so cells are drawn, not clips, which is the same distribution at a cost that does not
@@ -28,9 +29,6 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
-
-    def __str__(self):
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 def labels_and_hits(predictions):
@@ -55,7 +53,7 @@ def top1_of(right, total):
 
 
 def mean_of(right, total):
-    """right, total (..., K) -> the mean over the labels that have clips of their own accuracy."""
+    """right, total (..., K) -> each label's accuracy, averaged over the labels with clips."""
     there = total > 0
     share = right / np.maximum(total, 1)
     return (share * there).sum(-1) / there.sum(-1)
@@ -106,26 +104,11 @@ def intervals_of(result):
     return {metric: interval(labels, hits, metric) for metric in METRICS}
 
 
-class Comparison(NamedTuple):
-    """System B against system A on the same clips."""
-    difference: Interval      # metric of B - metric of A
-    worse: float              # share of the draws in which B is not better than A
-    only_a: int               # clips that A alone has right
-    only_b: int               # clips that B alone has right
-    p_value: float            # of McNemar's exact test, two-sided: are the two equally good?
-
-    def __str__(self):
-        low, high = 100 * self.difference.low, 100 * self.difference.high
-        points = 100 * self.difference.value
-        return (f"difference {points:+.1f} points ({low:+.1f} to {high:+.1f}); "
-                f"right alone: {self.only_a} and {self.only_b} clips, p = {self.p_value:.3g}")
-
-
 def compare(labels, hits_a, hits_b, metric="top1", draws=DRAWS, seed=0):
-    """Paired bootstrap of the difference of two systems, and McNemar's exact test.
+    """Paired bootstrap of two systems: the Interval of the metric of A minus that of B.
 
     labels (n,) int, hits_a and hits_b (n,) bool of the same clips in the same order. metric: a key
-    of METRICS; McNemar's test is of top-1 whatever it is. Returns a Comparison.
+    of METRICS.
     """
     measure = METRICS[metric]
     cells = cells_of(labels, hits_a, hits_b)                               # (K, 2, 2)
@@ -135,21 +118,17 @@ def compare(labels, hits_a, hits_b, metric="top1", draws=DRAWS, seed=0):
         total = counts.sum((-2, -1))                                       # (..., K)
         right_a = counts[..., 1, :].sum(-1)
         right_b = counts[..., :, 1].sum(-1)
-        return measure(right_b, total) - measure(right_a, total)
+        return measure(right_a, total) - measure(right_b, total)
 
     figures = difference(drawn)                                            # (D,)
-    only_a = int(cells[:, 1, 0].sum())
-    only_b = int(cells[:, 0, 1].sum())
-    return Comparison(Interval(float(difference(cells)), *edges(figures)),
-                      worse=float((figures <= 0).mean()), only_a=only_a, only_b=only_b,
-                      p_value=mcnemar(only_a, only_b))
+    return Interval(float(difference(cells)), *edges(figures))
 
 
 def mcnemar(only_a, only_b):
-    """Two-sided exact p-value that two systems are equally good, from the clips they differ on.
+    """McNemar's exact test: the two-sided p-value of "both systems have as many clips right".
 
-    Under that hypothesis each of these clips falls to either side like a coin:
-    p = min(1, 2 sum_{k <= min} C(n, k) / 2^n).
+    only_a, only_b: how many clips one of them alone has right. If the two are equally good, each of
+    these n clips falls to either side like a coin: p = min(1, 2 sum_{k <= min} C(n, k) / 2^n).
 
     >>> mcnemar(0, 3)
     0.25

@@ -79,9 +79,8 @@ def cell(name, value):
         return f"{value:.2f}"
     if name in ("commit", "sha256"):
         return f"`{str(value)[:12]}`"
-    if name == "command":
-        return f"`{value}`"
-    return str(value).replace("|", "/")
+    text = " ".join(str(value).replace("|", "/").split())     # a cell has no bar and is one line
+    return f"`{text}`" if name == "command" else text
 
 
 def row_of(found, said):
@@ -97,26 +96,15 @@ def row_of(found, said):
             missing.append(column)
     if missing:
         raise ValueError(f"no {', '.join(missing)} for the row. Expected all columns of "
-                         f"{PAGE.name}. Evaluate again with eval.py, or say it: --who, --card, "
-                         "--hours.")
+                         f"{PAGE.name}. Say --who, --card and --hours; the command is in a run's "
+                         "config.json, beside its checkpoint, and the commit in a checkpoint that "
+                         "was trained in a git checkout; for the rest evaluate again with eval.py.")
     return "| " + " | ".join(cell(name, values[name]) for name in FIELDS.values()) + " |"
 
 
 def header():
     """The two lines above the rows."""
     return ["| " + " | ".join(FIELDS) + " |", "|" + "---|" * len(FIELDS)]
-
-
-def rows_in(text):
-    """The rows of the table in a page's text, as lists of cells."""
-    lines = text.splitlines()
-    first = lines.index(header()[0]) + 2
-    rows = []
-    for line in lines[first:]:
-        if not line.startswith("|"):
-            break
-        rows.append([part.strip() for part in line.strip("|").split(" | ")])
-    return rows
 
 
 def add_row(row, page=PAGE):

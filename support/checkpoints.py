@@ -4,6 +4,7 @@ here            | what it promises                                       | tests
 write_torch     | a failed write alters nothing that was there           | test_full_disk
 read_checkpoint | a torn or foreign file is an error with its name       | test_torn_checkpoint
 fingerprint     | equal weights have equal hashes, others have not       | test_changed_settings
+load_optimizer  | what is not this run's is told before the first step   | test_changed_settings
 
 PARTS says what must be in one; a part that is missing or of another type is named
 (tests/test_robustness.py: test_checkpoint_parts_*).
@@ -147,3 +148,30 @@ def fault_of(saved, path):
         if tensor.layout is not torch.strided or not tensor.is_floating_point():
             return f"{name} holds no plain numbers"
     return tensor_bomb(tensors, most_unpacked(path))
+
+
+def load_optimizer(optimizer, scaler, saved, folder):
+    """AdamW's moments and fp16's scale from a checkpoint; ValueError where they are not this run's.
+
+    saved: the checkpoint of the run in `folder`. PyTorch checks the number of parameters, and finds
+    all else out at the next step.
+    """
+    # PyTorch takes all of a group from the file. Its factor on the rate and its decay are this
+    # command's: they differ from the file's where --force lets them.
+    ours = [(group["factor"], group["weight_decay"]) for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(saved["optimizer"])
+        for group, (factor, decay) in zip(optimizer.param_groups, ours):
+            group["factor"] = factor
+            group["weight_decay"] = decay
+        if saved["scaler"]:                       # empty where the run was not in fp16
+            scaler.load_state_dict(saved["scaler"])
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                for name, x in optimizer.state[p].items():
+                    if name != "step" and x.shape != p.shape:
+                        raise ValueError(f"{name} of shape {tuple(x.shape)}")
+    except Exception as error:                    # a dict of a stranger is wrong in every way
+        raise ValueError(f"the optimizer in the checkpoint of {folder} is not of this run "
+                         f"({type(error).__name__}: {error}). Expected what train.py saved. Use "
+                         "an older checkpoint, or --fresh.") from None

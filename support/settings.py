@@ -76,7 +76,7 @@ def check_fields(config):
 def has_kind(value, kind):
     """Whether a value is of a field's type. True counts as no number, a whole number as a float."""
     if get_origin(kind) is Literal:
-        return isinstance(value, (str, int)) and value in get_args(kind)
+        return type(value) in (str, int) and value in get_args(kind)
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(isinstance(part, (str, Path)) for part in value)
     if kind is float:

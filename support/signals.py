@@ -20,8 +20,8 @@ class Signals:
     """While this is open, SIGTERM and SIGINT (Ctrl-C) are noted, to be obeyed after the step.
 
     One that comes while an epoch is measured is obeyed after the next step; where no step is left,
-    the run ends as it would have. A second one is obeyed at once. Only a main thread
-    may set handlers; elsewhere nothing changes.
+    the run ends as it would have. A second one is obeyed at once: what was trained since the last
+    checkpoint is lost. Only a main thread may set handlers; elsewhere nothing changes.
     """
 
     def __init__(self):
@@ -29,8 +29,10 @@ class Signals:
         self.before = {}
 
     def note(self, number, _):
-        if self.caught:
+        if self.caught and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if self.caught:
+            raise SystemExit(128 + number)
         self.caught = number
 
     def __enter__(self):

@@ -210,8 +210,8 @@ class ActionModel(nn.Module):
         Raises ValueError for a linear head, which has rows for its own labels and no others.
         """
         if not self.compares_texts:
-            raise ValueError(f"other labels for {self.config.model}, which has a linear head. "
-                             "Expected a model that compares with texts, such as pevl. Choose "
+            raise ValueError(f"other labels for {self.config.model} with a linear head. Expected "
+                             "a model that compares with texts, such as pevl with --text. Choose "
                              "another checkpoint, or the labels of training.")
         self.tokens = self.tokens_of(texts).to(self.tokens.device)
         self.classes = len(texts)

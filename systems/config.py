@@ -20,7 +20,8 @@ from support.settings import Range, check_fields
 SIMILARITIES = ("vs", "ps", "fw")
 
 # What ablations turn, and which systems read it. To change a switch that a system does not read
-# is refused: the run would be called an ablation and be none.
+# is refused: the run would be called an ablation and be none. (Whether the part that a switch
+# belongs to is on is not asked: `--no-p2v --mask log` is the same as `--no-p2v`.)
 SWITCHES = {
     "video": ("pevl", "vilp"),
     "pose": ("pevl", "vilp"),

@@ -1,7 +1,8 @@
 """How layers start, where PyTorch's own start would get in the way.
 
-A branch that ends in zeros is no change at first; a mean turns features nowhere; waves tell one
-moment from the next. So at the first step video and texts are what CLIP makes of them, no noise.
+A branch that ends in zeros changes nothing at first. A projection that starts as the mean of two
+features leaves them in CLIP's space, and sine waves of their time make the moments of a clip differ
+from the first step. So training starts at what CLIP makes of videos and texts, not at noise.
 
 paper      | here             | tests/test_systems.py, or as named
 Sec. 3.1   | zero_linear      | test_towers.py: test_adapter_bottleneck

@@ -30,12 +30,14 @@ def refuse_blind_towers(data_cfg, model_cfg):
 
 
 def refuse_too_much(cfg, data_cfg, processes):
-    """ValueError where one batch of frames is more than this machine's memory holds.
+    """ValueError where the frames of one batch are more than this machine's memory holds.
 
-    Said before anything is allocated: a system that runs out of memory kills the process, or
-    another one, without a reason that a person could read.
+    processes: of the run, over all machines; each takes its share of the batch. Said before
+    anything is allocated: a system that runs out of memory kills the process, or another one,
+    without a reason that a person could read.
     """
-    need = cfg.batch / processes * data_cfg.clip_bytes                    # one byte a colour
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))     # of torchrun: the processes of a machine
+    need = cfg.batch * here / processes * data_cfg.clip_bytes             # one byte a colour
     need *= 1 + 4 / cfg.accumulate                # and a part of the batch as float32
     memory = math.inf
     if hasattr(os, "sysconf"):                    # not on Windows

@@ -6,7 +6,7 @@ whole frames. PeVL reads coordinates, at more moments, and lets pose reach singl
 
 here                         | what it is                     | tests/test_rivals.py
 gate                         | pose opens or closes a frame   | test_gate_by_formula
-votes_of_words               | its saliency of frames         | test_evidence.py: test_saliency_*
+votes_of_words               | P-VCS's weight of each frame   | test_evidence.py: test_saliency_*
 pose_guided_concept_spotting | P-VCS                          | test_p_vcs_matches_loops
 TemporalTransformer          | frames of a clip see others    | test_temporal_transformer_by_formula
 ViLP.heatmaps                | joints as grey pictures        | test_heatmaps_and_coordinates_...

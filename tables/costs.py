@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from clip_model import BACKBONES, CLIP
@@ -37,7 +36,7 @@ from support.commands import run_command
 from support.settings import build_configs, check_fields
 from systems.config import PeVLConfig
 from systems.registry import build_model
-from tables.rows import PRESETS, ROWS, TABLES, find_row
+from tables.rows import PRESETS, ROWS, TABLES, find_row, keep_to_row
 
 # Columns of the printed table -> the parts of a model that are added up in them.
 COLUMNS = {
@@ -71,19 +70,6 @@ def dives():
     for words in itertools.product(takeoffs, somersaults, ends):
         texts.append(prompt.format(diving_text(list(words))))
     return texts
-
-
-class Blank(TorchFunctionMode):
-    """Modules that are made inside leave their weights unset: nobody reads them, and drawing 150 M
-    random numbers takes longer than all that follows."""
-
-    SETTERS = ("kaiming_uniform_", "uniform_", "normal_", "zero_", "fill_")
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self.SETTERS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def watch(owner, method, name, ledger, memo):
@@ -120,7 +106,7 @@ def build_on_meta(config, joints, texts=None):
     texts: K prompts; None: 48 like Diving48's.
     """
     sizes = dataclasses.replace(BACKBONES[config.backbone], image_size=config.image_size)
-    with Blank(), torch.device("meta"):
+    with torch.device("meta"):
         clip = CLIP(sizes)
 
     # Building a model encodes all texts by the frozen CLIP, for the discrepancies of Eq. (5). That
@@ -129,8 +115,7 @@ def build_on_meta(config, joints, texts=None):
         return [torch.empty(len(tokens), sizes.embed_dim, device="meta")]
 
     clip.encode_text = sentences_only
-    with Blank():
-        model = build_model(config, clip, texts or dives(), joints).to("meta").eval()
+    model = build_model(config, clip, texts or dives(), joints).to("meta").eval()
     del clip.encode_text                          # the class's own method is visible again
     return model, clip
 
@@ -292,6 +277,7 @@ def main(argv=None):
     (cfg, model_cfg), _ = build_configs(argv, (CostConfig, PeVLConfig), presets, __doc__)
 
     def job():
+        keep_to_row(cfg.row, model_cfg)
         print(cost_table(chosen_rows(cfg, model_cfg)))
 
     return run_command(job)

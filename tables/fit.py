@@ -10,7 +10,7 @@ Sec. 4.1 | batch, epochs, rate for few clips (ours) | `few`      | test_few_clip
 -        | the lines that a run begins with         | `reasons`  | test_choices_are_told_*
 """
 import io
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from typing import NamedTuple
 
 from clip_model import BACKBONES
@@ -35,17 +35,21 @@ def tiny(model):
     """Field -> Choice for `--backbone tiny` on data that has no preset of its own.
 
     model: pevl, vilp or aim. The values are those of PeVL on the toy benchmark (toy/presets.py),
-    which this CLIP was made for; the other two get 8 frames of each, to be quick.
+    which this CLIP was made for; the other two keep rates of their own, and get 8 frames of each,
+    to be quick.
     """
     chosen = {
         "image_size": Choice(BACKBONES["tiny"].image_size, "what the tiny CLIP reads"),
-        "tau_fw": Choice(1.0 if model == "vilp" else 0.1, "at 0.01 it learns nothing (D10)"),
-        "adapter_ratio": Choice(1.0, "a quarter of its width is too narrow"),
-        "drop_path": Choice(0.0, "four blocks leave none to drop"),
-        "lr": Choice(2e-3, "as PeVL on the toy benchmark"),
         "warmup": Choice(0.5, "as PeVL on the toy benchmark"),
     }
+    if model != "aim":                            # which compares with no texts
+        chosen["tau_fw"] = Choice(1.0 if model == "vilp" else 0.1,
+                                  "at 0.01 it learns nothing (D10)")
+    if model != "vilp":                           # which has no adapters
+        chosen["adapter_ratio"] = Choice(1.0, "a quarter of its width is too narrow")
+        chosen["drop_path"] = Choice(0.0, "four blocks leave none to drop")
     if model == "pevl":
+        chosen["lr"] = Choice(2e-3, "as on the toy benchmark")
         chosen["pose_frames"] = Choice(16, "as on the toy benchmark")
         chosen["video_frames"] = Choice(4, "as on the toy benchmark")
         chosen["own_loss"] = Choice(0.5, "else two of the three similarities idle (D15)")
@@ -76,8 +80,8 @@ def few(clips, batch=BATCH, epochs=EPOCHS):
     elif epochs * steps < STEPS:
         epochs = min(-(-STEPS // steps), MOST_EPOCHS)
         chosen["epochs"] = Choice(epochs, f"{epochs * steps} steps of {batch} clips")
-        chosen["warmup"] = Choice(epochs / 20, "a twentieth of the epochs")
-        chosen["eval_every"] = Choice(max(epochs // 20, 1), "about twenty measurements")
+        chosen["warmup"] = Choice(epochs / 20, "its epochs are short")
+        chosen["eval_every"] = Choice(max(epochs // 20, 1), "its epochs are short")
     chosen["lr"] = Choice(3e-4, "8e-6 moves new weights too little (D16); AIM's rate")
     return chosen
 
@@ -85,18 +89,16 @@ def few(clips, batch=BATCH, epochs=EPOCHS):
 def fitted(args):
     """Field -> Choice for the flags `args`: see train.settings. {} for a data set with a preset.
 
-    args: namespace of all flags. Reads the csv of `--data custom`; where it is wrong the ValueError
-    is that of the data set, which comes again when it is opened, so nothing is chosen here.
+    args: namespace of all flags. Reads the csv of `--data custom`; where that cannot be read
+    nothing follows from the number of clips. What is wrong is told when the data set is opened.
     """
     chosen = {}
     if args.data == "custom":
-        try:
+        with suppress(OSError, ValueError):
             cfg = DataConfig(data="custom", root=args.root, shots=args.shots)
             with redirect_stdout(io.StringIO()):  # what it notes is said when the data are opened
                 _, clips = cfg.read_index("train")
-        except (OSError, ValueError):
-            clips = []
-        chosen.update(few(len(clips), args.batch, args.epochs))
+            chosen.update(few(len(clips), args.batch, args.epochs))
         side = BACKBONES[args.backbone].image_size if args.backbone in BACKBONES else 224
         if side != 224:
             chosen["image_size"] = Choice(side, f"what {args.backbone} reads")

@@ -238,6 +238,7 @@ def test_other_settings_have_no_figure_of_the_paper(told):
     (["--row", "table5/nop2v"], "table5/no-p2v"),
     (["--table", "7", "--row", "table5/no-p2v"], "Expected one of them"),
     (["--table", "7", "--model", "vilp"], "PeVL, whose rows"),
+    (["--row", "table5/no-p2v", "--p2v"], "Expected a row as it is"),
 ])
 def test_wrong_flags(flags, message, capsys):
     """An error that says what was expected, and exit code 2."""

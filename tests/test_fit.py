@@ -159,6 +159,25 @@ def test_choices_are_told_and_own_clips_train_in_one_command(root, tmp_path, mon
     assert saved["epochs"] == 1, "a flag of one's own goes first"
 
 
+def test_nothing_follows_from_clips_that_cannot_be_read(tmp_path, capsys):
+    """No reasons from "0 training clips" in front of the error."""
+    flags = flags_for(tmp_path / "nowhere", tmp_path, tmp_path / "run")
+    assert train.main([*flags, "--backbone", "tiny"]) == 2
+    said = capsys.readouterr()
+    assert "training clips" not in said.out
+    assert "nowhere" in said.err
+
+
+def test_choices_for_rivals_are_of_what_they_have():
+    """AIM compares with no words, ViLP has no adapters; both keep a rate of their own."""
+    for model, lacks in (("aim", "--tau-fw"), ("vilp", "--adapter-ratio")):
+        flags = ["--data", "diving48", "--backbone", "tiny", "--model", model]
+        _, values = train.settings(flags)
+        names = [reason.split()[0] for reason in values.reasons]
+        assert lacks not in names
+        assert "--lr" not in names
+
+
 def test_all_mistakes_are_told_at_once_and_nothing_is_left(root, tmp_path, capsys):
     """Two mistakes are one error with two numbers, in settings and in flags; no run begins."""
     run = tmp_path / "run"

@@ -139,6 +139,7 @@ def test_lab(tree, tmp_path, trainings, capsys):
         assert (out / path).is_file(), f"{path} leads nowhere"
     assert links[2] == ("table7-p/seed0-epochs1/report.html", f"{first:.1f}")
     assert "80.1" in page
+    assert "Table 9 on diving48" in page, "the benchmark has another name"
     assert f"{float(rows['heatmap']['mean']):.1f} ± " in page
 
     trainings.begin(limit=0)
@@ -167,6 +168,7 @@ def check_figures(row, first, second):
 
 @pytest.mark.parametrize("beside, said", [
     (["--row", "table5/no-p2v"], "beside a lab"),
+    (["--row", "table5/no-p2v", "--p2v"], "Expected a row as it is"),
     (["--seed", "1"], "beside a lab"),
     (["--list-rows"], "beside a lab"),
     (["--seeds", "0"], "Expected 1 or more"),

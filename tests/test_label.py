@@ -341,6 +341,19 @@ def test_a_folder_gives_a_table_and_names_broken_files(trained, model, tmp_path,
     drawn(tmp_path / "out" / "a-strip.png", least=100)
 
 
+def test_a_folder_without_one_answer_is_an_error(trained, tmp_path, monkeypatch, capsys):
+    """Nothing that finds joints: it is said as an error, not as three broken videos and success."""
+    not_ready = pose.Extractor(find=find_corners, joints="coco17", is_ready=lambda: False)
+    monkeypatch.setattr(pose, "EXTRACTORS", {"later": not_ready})
+    for name in ("a.mp4", "b.mp4"):
+        square_video(tmp_path / "videos" / name).with_suffix(".npz").unlink()
+    assert label(trained, tmp_path / "videos", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "none of 2 videos could be labelled" in said
+    assert "pip install" in said
+    assert len(read_table(tmp_path / "out" / "labels.csv")) == 2
+
+
 def test_a_row_has_the_runner_up_and_the_doubts():
     """What the table says beside the winner; the end of a whole file is nothing that JSON lacks."""
     answer = Answer(video="v.mp4", start=0.0, end=math.inf, ranked=[("x", 0.6), ("y", 0.3)],

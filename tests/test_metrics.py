@@ -59,11 +59,11 @@ def figure_of(clips, metric):
 
 
 def difference_of(clips, metric):
-    """The metric of system B less that of A."""
+    """The metric of system A less that of B."""
     labels = [clip.label for clip in clips]
     a = SLOW[metric](labels, [clip.hit_a for clip in clips])
     b = SLOW[metric](labels, [clip.hit_b for clip in clips])
-    return b - a
+    return a - b
 
 
 def at_share(figures, share):
@@ -100,20 +100,13 @@ def test_interval_is_that_of_all_resamples(metric, clips):
 @settings(max_examples=20)
 @given(clips=CLIPS)
 def test_compare_is_that_of_all_resamples(metric, clips):
-    """Two systems on the same draws: their difference, its edges, and how often B is no better."""
+    """Two systems on the same draws: their difference, and its edges."""
     labels = [clip.label for clip in clips]
     hits_a = [clip.hit_a for clip in clips]
     hits_b = [clip.hit_b for clip in clips]
     got = metrics.compare(labels, hits_a, hits_b, metric)
-    assert got.difference.value == pytest.approx(difference_of(clips, metric))
-
-    figures = [difference_of(draw, metric) for draw in all_resamples(clips)]
-    check_edges(got.difference, figures)
-    worse = [figure <= 1e-12 for figure in figures]
-    assert got.worse == pytest.approx(np.mean(worse), abs=0.03)
-
-    assert got.only_a == sum(clip.hit_a and not clip.hit_b for clip in clips)
-    assert got.only_b == sum(clip.hit_b and not clip.hit_a for clip in clips)
+    assert got.value == pytest.approx(difference_of(clips, metric))
+    check_edges(got, [difference_of(draw, metric) for draw in all_resamples(clips)])
 
 
 def test_interval_is_the_binomials_for_many_clips():
@@ -125,7 +118,6 @@ def test_interval_is_the_binomials_for_many_clips():
     assert got.low == pytest.approx(0.7076, abs=0.004)
     assert got.high == pytest.approx(0.7924, abs=0.004)
     assert got == metrics.interval(labels, hits), "another interval at another call"
-    assert str(got).startswith("75.0 % (70."), "as a report prints it"
 
 
 def test_compare_pairs_clips():
@@ -133,21 +125,19 @@ def test_compare_pairs_clips():
     labels = [0] * 100
     hits = [True] * 50 + [False] * 50
     same = metrics.compare(labels, hits, hits)
-    assert tuple(same.difference) == (0, 0, 0)
-    assert same.p_value == 1
+    assert tuple(same) == (0, 0, 0)
 
     other = metrics.compare(labels, hits, hits[::-1])
-    assert other.difference.value == 0
-    assert other.difference.low < -0.15
-    assert other.difference.high > 0.15
-    assert other.p_value == 1
+    assert other.value == 0
+    assert other.low < -0.15
+    assert other.high > 0.15
 
 
 # ---- McNemar and Wilson --------------------------------------------------------------------------
 
 @given(st.integers(0, 7), st.integers(0, 7))
-def test_compare_by_tossing_every_coin(only_a, only_b):
-    """McNemar: of all 2^n ways in which n clips could fall, those at least as uneven."""
+def test_mcnemar_by_tossing_every_coin(only_a, only_b):
+    """Of all 2^n ways in which n clips could fall, those at least as uneven."""
     n = only_a + only_b
     uneven = abs(only_a - only_b)
     as_uneven = []

@@ -17,6 +17,7 @@ from pose import JOINT_SETS
 from report import beside, confusion, draw, markup, page, wording
 from report.contents import Comparison, Contents, LookedAt, Matrix, Measured, paired
 from report.figures import Bar, film, heat_map, interval_bars, line_chart
+from report.metrics import mcnemar
 from report.style import STYLE
 from strategies import drawn
 from support.person import PersonFacts
@@ -264,6 +265,7 @@ def test_two_runs_side_by_side():
         assert wording.points(value) in said
     assert f"run right{pair.both}{pair.only_a}" in said
     assert f"run wrong{pair.only_b}{pair.neither}" in said
+    assert f"McNemar's exact test: p = {pair.p_value:.2g}" in said
     assert "other answered label 1" in said
     assert "attention of other" in said
 
@@ -614,6 +616,7 @@ def test_paired_counts_clips_and_turns_round(clips):
     assert pair.only_a == both_answers.count((True, False))
     assert pair.only_b == both_answers.count((False, True))
     assert pair.neither == both_answers.count((False, False))
+    assert pair.p_value == mcnemar(pair.only_a, pair.only_b) == turned.p_value
     assert pair.low <= pair.difference + 1e-9
     assert pair.difference <= pair.high + 1e-9
 

@@ -20,8 +20,15 @@ OF_THE_JSON = [(column, name) for column, name in record.FIELDS.items() if name 
 
 
 def rows_of(text):
-    """The rows of a page as dicts, by the names of the columns."""
-    return [dict(zip(record.FIELDS, cells, strict=True)) for cells in record.rows_in(text)]
+    """The rows of a page's table as dicts, by the names of the columns."""
+    lines = text.splitlines()
+    rows = []
+    for line in lines[lines.index(record.header()[0]) + 2:]:
+        if not line.startswith("|"):
+            break
+        cells = [part.strip() for part in line.strip("|").split("|")]
+        rows.append(dict(zip(record.FIELDS, cells, strict=True)))
+    return rows
 
 
 @pytest.fixture
@@ -74,6 +81,16 @@ def test_a_row_is_added_once(page):
     assert rows[0]["who"] == "A. Name"
 
 
+def test_a_bar_or_a_line_break_ends_no_cell(page):
+    """A prompt may hold a bar, and a name of several lines is one."""
+    said = {**SAID, "who": "A. Name,\na lab"}
+    row = record.row_of({**FOUND, "command": "train.py --prompt '{} | a dive'"}, said)
+    record.add_row(row, page)
+    (row,) = rows_of(page.read_text())
+    assert row["command"] == "`train.py --prompt '{} / a dive'`"
+    assert row["who"] == "A. Name, a lab"
+
+
 @pytest.mark.parametrize("foreign", ["[1, 2]", "3", "null"])
 def test_foreign_json_is_no_evaluation(page, tmp_path, foreign):
     """JSON that is no object is named, and the page stays as it was."""
@@ -113,7 +130,7 @@ def test_record_of_a_run(trained, page, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert ev.main(flags) == 2
     assert "no who for the row" in capsys.readouterr().err
-    assert not record.rows_in(page.read_text())
+    assert not rows_of(page.read_text())
 
     assert ev.main([*flags, "--who", "a test", "--hours", "2"]) == 0
     (row,) = rows_of(page.read_text())

@@ -40,6 +40,7 @@ from support.settings import Range, build_configs, check_fields
 from support.shapes import Maybe, misfit
 from support.video import decode
 from systems.config import PeVLConfig
+from systems.refusals import refuse_too_much
 from toy import tree as toy_tree
 from train import TrainConfig
 from waiting import ends
@@ -80,6 +81,7 @@ class Made:
     ("rate", "1", "a number"),
     ("kind", 2, "unknown --kind '2'. Expected one of 1, 3"),
     ("kind", torch.zeros(2), "Expected one of 1, 3"),
+    ("kind", True, "Expected one of 1, 3"),
     ("names", "ab", "names with commas"),
     ("on", 1, "True or False"),
 ])
@@ -187,13 +189,21 @@ def test_towers_that_would_see_nothing_are_refused(tmp_path, settings, message):
     assert not list(tmp_path.iterdir()), "nothing is written before it is refused"
 
 
-def test_a_batch_beyond_the_memory_is_refused_before_it_is_allocated(tmp_path):
+def test_a_batch_beyond_the_memory_is_refused_before_it_is_allocated(tmp_path, monkeypatch):
     """Terabytes of frames."""
     big = configs(tmp_path / "none", tmp_path, batch=65536, image_size=2000, pose_frames=40,
                   video_frames=40)
     expected = "GiB for the frames alone. Expected less than this machine's"
     with pytest.raises(ValueError, match=expected):
         train.train(*big)
+
+    # Eight processes of one machine share its memory; of eight machines each has its own.
+    cfg, data_cfg, _ = big
+    monkeypatch.setattr(os, "sysconf", lambda name: 2 ** 20)           # 2^20 pages of 2^20 bytes
+    refuse_too_much(cfg, data_cfg, processes=800)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "800")
+    with pytest.raises(ValueError, match=expected):
+        refuse_too_much(cfg, data_cfg, processes=800)
 
 
 # ---- How commands end ----------------------------------------------------------------------------

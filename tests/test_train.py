@@ -35,6 +35,7 @@ from runs import configs, leave_out_pictures, outcome, same, words
 from steps import clips, close, cut, gradients, tiny_model
 from support import checkpoints, processes
 from support.settings import build_configs
+from support.signals import Signals
 from systems.config import PeVLConfig
 from tables.rows import RECIPES, presets
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
@@ -392,6 +393,29 @@ def test_resume(tree, undisturbed, tmp_path, monkeypatch):
     assert same(again["confusion"], metrics["confusion"])
 
 
+def test_half_precision_may_begin_later(undisturbed):
+    """--force --precision fp16: a run without a scaler left none, and one starts anew."""
+    saved = checkpoints.read_checkpoint(undisturbed / "last.pt")
+    assert saved["scaler"] == {}
+    optimizer = torch.optim.AdamW([{"params": [], "factor": 1.0}])
+    saved["optimizer"] = optimizer.state_dict()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    checkpoints.load_optimizer(optimizer, scaler, saved, undisturbed)
+    assert scaler.get_scale() == 8
+
+
+def test_a_second_signal_is_obeyed_at_once():
+    """Each as it is without us: Ctrl-C by its exception, SIGTERM by its exit code."""
+    for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
+        with Signals() as signals, pytest.raises(error) as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.caught == signal.SIGTERM
+            os.kill(os.getpid(), number)
+            time.sleep(1)                         # a signal reaches Python between two lines
+        if number == signal.SIGTERM:
+            assert stop.value.code == 143
+
+
 def wait_for_checkpoint(folder):
     deadline = time.monotonic() + 150
     while not (folder / "last.pt").exists():
@@ -498,6 +522,10 @@ def test_changed_settings(tree, tmp_path):
         if "temperatures" not in group["name"] and "CLIP" not in group["name"]:
             assert group["factor"] == 3.0, "--force kept the old factor on the rate"
 
+    # Twice the batch would be half the steps: the rate would jump, and the log lose rows.
+    with pytest.raises(ValueError, match="another number of steps than the 2 of now"):
+        train.train(*configs(tree, tmp_path, force=True, batch=8))
+
     train.train(*configs(tree, tmp_path, fresh=True, epochs=1))
     assert outcome(tmp_path).at["step"] == 4
     assert "other settings" not in log_of(tmp_path)
@@ -596,10 +624,11 @@ def test_one_broken_clip_in_a_hundred_is_borne():
     """Two of 200 are told and replaced; with a third the run ends."""
     def run():
         return SimpleNamespace(at={"broken": []}, config={"allow_broken": False, "data": "toy"},
+                               data_cfg=DataConfig(root="some/where"),
                                train_set=range(200), names=lambda indices: list(map(str, indices)))
 
     train.note_broken(run(), [3, 5])
-    with pytest.raises(ValueError, match="3 of 200 clips are broken"):
+    with pytest.raises(ValueError, match="3 of 200 clips are broken.*check toy --root some/where"):
         train.note_broken(run(), [3, 5, 7])
 
 
@@ -848,6 +877,16 @@ def test_half_precision(tree, tmp_path, precision):
     settings = configs(tree, tmp_path, precision=precision, device="cuda", accumulate=2)
     assert train.train(*settings)["clips"] == 4
     assert math.isfinite(outcome(tmp_path).rows[0]["total"])
+
+
+def test_memory_is_that_of_one_part(tree, tmp_path, monkeypatch):
+    """--accumulate saves memory, and the estimate says so: four clips in two parts keep half."""
+    kept = []
+    monkeypatch.setattr(train, "memory_estimate", lambda _, saved: kept.append(saved) or "told")
+    for parts in (1, 2):
+        train.train(*configs(tree, tmp_path / str(parts), epochs=1, accumulate=parts))
+    whole, half = kept
+    assert half < 0.6 * whole, f"{half} bytes of a part, {whole} of the whole batch"
 
 
 def test_weights_are_no_activations():

@@ -1,5 +1,7 @@
 """The lab: all rows of a table of the paper, trained on the toy benchmark, with error bars.
 
+(On another data set with --data and what else train.py needs for it; its own --out, its --epochs.)
+
     python -m toy.lab table5 --seeds 5                seeds 0 to 4 of each row, then the table
     python -m toy.lab table5 --seeds 5 --jobs 2       two runs at a time, which share the cores
     python -m toy.lab table5 --published              the runs behind docs/toy.md; none is trained
@@ -271,6 +273,7 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
     if train_missing:
         missing = [trial for trial in plan if trial.run is None]
     record = folder / "runs.csv"
+    data = plan[0].configs[1].data
     if missing:
         print(f"lab: {table}, {len(missing)} of {len(plan)} runs to train, {jobs} at a time",
               flush=True)
@@ -289,13 +292,13 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
                   f"{number} of {len(missing)}, about {left / 60:.0f} min left", flush=True)
 
             # After each run, so that a lab that takes a night can be looked at in the evening.
-            write_table(folder, table, results_of(table, plan, folder))
+            write_table(folder, table, results_of(table, plan, folder), data)
 
     results = results_of(table, plan, folder)
     if not results:
         print(f"{table}: none of its runs is published")
         return
-    write_table(folder, table, results)
+    write_table(folder, table, results, data)
     print("\n" + (folder / f"{table}.md").read_text(encoding="utf-8")
           + f"{folder / table}.html, .png, .csv, .md")
 
@@ -344,9 +347,9 @@ def main(argv=None):
               "--published, and those of `python train.py --help` but --row and --seed.")
         return 0
     own, flags = read_command(argv)
-    _, args = train.settings([*flags_of(own.table), *flags])
 
     def job():
+        _, args = train.settings([*flags_of(own.table), *flags])
         check_command(own, args)
         tables = CLAIMS if own.table == "all" else (own.table,)
         folder = Path(args.out or "out/lab")

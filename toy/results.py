@@ -147,10 +147,10 @@ def judge_all(table, results):
 
 # ---- The table -----------------------------------------------------------------------------------
 
-def markdown_of(table, results):
+def markdown_of(table, results, data="toy"):
     """The table for people, with the two orders beneath and a line for each claim, a list."""
-    lines = [f"| {table} | what | paper | toy top-1, mean ± standard deviation | standard error | "
-             "each seed |",
+    lines = [f"| {table} | what | paper | {data} top-1, mean ± standard deviation | "
+             "standard error | each seed |",
              "|---|---|---|---|---|---|"]
     for r in results:
         each = " ".join(f"{top:.1f}" for top in r.tops)
@@ -169,18 +169,23 @@ def markdown_of(table, results):
     return lines
 
 
-def page_of(table, results):
+def benchmark_of(data):
+    """What a data set is called in a title; data: the name of --data."""
+    return "the toy benchmark" if data == "toy" else data
+
+
+def page_of(table, results, data="toy"):
     """The table as a page, each seed a link to the page of its run, where that is there."""
     # On the page names stand as they are; backticks are Markdown's.
     remarks = [remark.replace("`", "") for remark in [*orders(results), *judge_all(table, results)]]
-    return lab_page(table, "the toy benchmark", results, remarks)
+    return lab_page(table, benchmark_of(data), results, remarks)
 
 
-def write_table(folder, table, results):
+def write_table(folder, table, results, data="toy"):
     """results: LabRows of the rows that have runs -> <table>.html, .csv, .md, .png, each whole or
-    not."""
+    not there. data: the name of --data."""
     with atomic(folder / f"{table}.md") as part:
-        part.write_text("\n".join(markdown_of(table, results)), encoding="utf-8")
+        part.write_text("\n".join(markdown_of(table, results, data)), encoding="utf-8")
 
     # For programs: unrounded.
     with atomic(folder / f"{table}.csv") as part, open(part, "w", newline="") as file:
@@ -191,8 +196,8 @@ def write_table(folder, table, results):
             writer.writerow((r.name, r.what, r.paper, r.mean, r.spread, r.error, each))
 
     with atomic(folder / f"{table}.html") as part:
-        part.write_text(page_of(table, results), encoding="utf-8")
+        part.write_text(page_of(table, results, data), encoding="utf-8")
 
     bars = [(r.name, r.mean, r.spread, r.paper) for r in results]
-    title = f"{table.replace('table', 'Table ')} on the toy benchmark, test top-1, %"
+    title = f"{table.replace('table', 'Table ')} on {benchmark_of(data)}, test top-1, %"
     draw_bars(bars, folder / f"{table}.png", title)
