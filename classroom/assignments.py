@@ -127,11 +127,12 @@ MARKS = {
     "vilp": Mark(
         title="Pose guided concept spotting (P-VCS)",
         where="ViLP (ICVGIP 2023)",
-        functions={"systems/vilp.py": ("gate", "pose_guided_concept_spotting",
+        functions={"systems/vilp.py": ("gate", "votes_of_words", "pose_guided_concept_spotting",
                                        "TemporalTransformer.forward")},
         points=20,
         hours="2 to 4",
-        task="Write the gate by which pose opens a frame, and the votes of words for frames.",
+        task="Write the gate by which pose opens a frame, the votes of words for frames, what is "
+             "voted for against the sentence, and how frames are told their time.",
         questions=("The entries of a unit vector are near 0. What does the gate do, then, as it is "
                    "printed?",)),
     "clip": Mark(

@@ -107,6 +107,8 @@ class Failure:
         """The Verdict of a mutation that `by` noticed, if anybody did."""
         if not self.test:
             by = "nobody"
+        elif self.message.startswith("NameError"):
+            by = "error"                          # no mistake of a student, but one of the list
         return Verdict(by, self.test, self.message[:600], self.is_fact)
 
     def pytest_runtest_logreport(self, report):

@@ -6,7 +6,7 @@ import torch
 
 import pevl
 from clip_model import BACKBONES, CLIP, CLIPConfig
-from systems import heatmaps
+from systems import heatmaps, vilp
 from systems.config import PeVLConfig
 from systems.registry import build_model
 
@@ -73,6 +73,70 @@ def test_refinement_loss_moves_features_from_before_too():
         assert grad is not None and grad.any(), f"no gradient of L_R reaches {name}"
 
 
+@pytest.mark.parametrize("feature, towers", [
+    ("video_before", ("video",)),
+    ("pose_before", ("pose",)),
+    ("video", ("video", "pose")),                         # P2V's M is the pose tower's
+    ("pose", ("pose", "video"))])                         # V2P reads the video tower's tokens
+def test_features_train_the_towers_that_they_are_made_of(feature, towers):
+    """Neither side of Eq. (3) is cut off from the gradient, nor what P2V and V2P read (D3, D8)."""
+    model = model_of()
+    made = model(batch_of())[feature]
+    if not made.requires_grad:
+        pytest.fail(f"{feature} is cut off from the gradient")
+    made.sum().backward()
+    for tower in towers:
+        p = getattr(model, tower).blocks[0].mlp_adapter.down.weight
+        reached = p.grad is not None and p.grad.any()
+        assert reached, f"{feature} trains nothing in the {tower} tower"
+
+
+def test_l_t_knows_labels_from_places():
+    """Clips of the labels 3, 1, 3, 0, 1: texts are counted by label, not by place in the batch."""
+    model = model_of()
+    labels = torch.tensor([3, 1, 3, 0, 1])
+    features = model({**batch_of(5), "label": labels})
+    text = model.encode_texts()                           # of all K labels
+    sim = pevl.mean_similarity(model.similarities(features, text))
+    logits = model.logit_scale.exp() * sim[:, labels]
+    want = pevl.semantic_guided_loss(logits, labels, model.discrepancy)
+    got = model.losses(features)["L_t"].item()
+    assert got == pytest.approx(want.item(), rel=1e-5), "labels were taken for places"
+
+
+def test_l_r_has_temperatures_of_at_least_a_hundredth():
+    """1 / tau is 100 at most, wherever the parameter has gone (D8)."""
+    model = model_of()
+    features = model(batch_of())
+    want = 0.0
+    for name in ("video", "pose"):
+        model.refine_scale[name].data.fill_(6.0)          # e^6 = 403
+        want += pevl.nt_xent(features[f"{name}_before"], features[name], 0.01).item()
+    got = model.losses(features)["L_R"].item()
+    assert got == pytest.approx(want, rel=1e-5), "tau went below 0.01"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_vilp_reads_its_gate(raw):
+    """--gate-raw is the gate of the logits, with a head too, and of the saliency (D25)."""
+    model = model_of(model="vilp", gate_raw=raw)
+    features, text = model(batch_of()), model.encode_texts()
+    v, p = features["frames"], features["pose"]
+    with torch.no_grad():
+        sim = vilp.pose_guided_concept_spotting(v, p, **text, tau=0.1, raw=raw)
+        logits = model.class_logits(features, text)["all"]
+        _, A = vilp.votes_of_words(v, p, text["words"], text["word_mask"], 0.1, raw)
+        saliency = model.saliency(features, text)
+    assert torch.allclose(logits, model.logit_scale.exp() * sim, atol=1e-4), "not of its gate"
+    assert torch.allclose(saliency, A, atol=1e-5), "saliency is of another gate"
+
+    head = model_of(model="vilp", gate_raw=raw, text=False)
+    features = head(batch_of())
+    u = vilp.gate(features["frames"], features["pose"], raw).mean(1)
+    logits = head.class_logits(features)["all"]
+    assert torch.allclose(logits, head.head(u), atol=1e-5), "the head reads another gate"
+
+
 def centre(picture):
     """Centre of brightness of (H, W) in [-1, 1], x and y."""
     H, W = picture.shape
@@ -114,3 +178,34 @@ def test_the_temperature_of_the_refinement_loss_starts_at_clips():
                         CLIP(SMALL), TEXTS, 5)
     for scale in model.refine_scale.values():
         assert float(scale.detach().exp()) == pytest.approx(1 / 0.07)
+
+
+def wrong_keypoints():
+    pevl.patch_weight(torch.ones(1, 2, 3), torch.zeros(1, 2, 4, 2), torch.ones(1, 2, 3), 2)
+
+
+def wrong_scores():
+    pevl.patch_weight(torch.ones(1, 2, 3), torch.zeros(1, 2, 3, 2), torch.ones(1, 3, 3), 2)
+
+
+def wrong_mask():
+    M = torch.ones(1, 2, 5)                               # of five patches, where there are four
+    pevl.P2V(8, 2)(torch.zeros(1, 2, 5, 8), M)
+
+
+def wrong_index():
+    index = torch.tensor([0, 1, 2])                       # of three frames, where there are two
+    pevl.V2P(8, 2)(torch.zeros(1, 4, 3, 8), torch.zeros(1, 2, 5, 8), index)
+
+
+def wrong_pose():
+    vilp.gate(torch.ones(1, 2, 8), torch.ones(1, 3, 8))
+
+
+@pytest.mark.parametrize("call, name", [
+    (wrong_keypoints, "keypoints"), (wrong_scores, "scores"), (wrong_mask, "tokens"),
+    (wrong_index, "video_tokens"), (wrong_pose, "pose")])
+def test_sizes_that_do_not_fit_are_named(call, name):
+    """Broadcasting would go on with some of them, and give numbers."""
+    with pytest.raises(ValueError, match=f"^{name} has the shape"):
+        call()

@@ -6,7 +6,7 @@ from torch import nn
 import clip_model
 from clip_model import CLIP, CLIPConfig
 from expected import cases
-from spec import close, fill, gradients_are_right, randn, worked_example_holds
+from spec import close, fill, gradients_are_right, holds, randn, worked_example_holds
 
 pytestmark = pytest.mark.clip
 
@@ -64,6 +64,13 @@ def test_class_weights_are_token_0s_shares():
         close(got, case["class_weights"],
               "class_weights are row 0 of softmax(q k^T / sqrt(c)), the mean over heads (not one "
               "head, not the sum), with the mask.", tol=1e-5)
+
+
+def test_class_weights_keep_their_gradient():
+    """What Eq. (1) makes of them trains the tower (D3)."""
+    module, case = attention_of(0)
+    _, got = module(case["x"].requires_grad_(), case["mask"], need_weights=True)
+    holds(got.requires_grad, "class_weights must keep their gradient: is something detached?")
 
 
 def test_class_weights_sum_to_1():

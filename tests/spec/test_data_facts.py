@@ -181,7 +181,7 @@ def test_a_joint_stays_on_its_pixel(draws, flip):
 
 @pytest.mark.parametrize("S", [40, 380])
 def test_a_training_crop_keeps_the_share_that_was_drawn(S):
-    """Inside of the frame, sides between 3/4 and 4/3; of crops that are reduced or enlarged."""
+    """Area, ratio and place are the draws'; of crops that are reduced or enlarged."""
     for seed in range(30):
         H, W = 300, 400
         draws = np.random.default_rng(seed).random(5)
@@ -190,14 +190,28 @@ def test_a_training_crop_keeps_the_share_that_was_drawn(S):
         h, w = view.size
         across, down = (x1 - x0) / w, (y1 - y0) / h       # shares of the frame
         holds(x0 >= 0 and y0 >= 0 and x1 <= w and y1 <= h, "The crop leaves the frame.")
-        share = across * down
-        want = 0.5 + 0.5 * draws[0]
-        holds(share <= want + 0.03 and share >= 0.4,
-              f"A crop of {share:.2f} of the frame, where the draw says {want:.2f}: draws[0] "
-              "spreads over [crop_area, 1].")
-        ratio = across * W / (down * H)
-        holds(0.72 <= ratio <= 1.39 or across > 0.98 or down > 0.98,
-              f"A crop with sides in the ratio {ratio:.2f}: it lies in [3/4, 4/3].")
+
+        # Where a side was cut to the frame's, both the area and the ratio are others.
+        if across < 0.98 and down < 0.98:
+            share = across * down
+            drawn = 0.5 + 0.5 * draws[0]
+            holds(abs(share - drawn) < 0.03,
+                  f"A crop of {share:.2f} of the frame, where the draw says {drawn:.2f}: draws[0] "
+                  "spreads over [crop_area, 1].")
+            ratio = across * W / (down * H)
+            drawn = (4 / 3) ** (2 * draws[1] - 1)
+            holds(abs(ratio / drawn - 1) < 0.05,
+                  f"A crop with sides in the ratio {ratio:.2f}, where the draw says {drawn:.2f}: "
+                  "draws[1] spreads over [3/4, 4/3], evenly in the logarithm.")
+
+        # Where a side keeps nearly all, its place hangs on whole pixels.
+        for axis, start, stop, size, draw in (("x", x0, x1, w, draws[2]),
+                                              ("y", y0, y1, h, draws[3])):
+            free = size - (stop - start)
+            if free > 0.1 * size:
+                holds(abs(start / free - draw) < 0.15,
+                      f"Along {axis} the crop begins at {start / free:.2f} of the free space, "
+                      f"where the draw says {draw:.2f}: draws[2] is for x, draws[3] for y.")
         holds(view.flip == (draws[4] < 0.5), "Half of the draws mirror: draws[4] < 0.5.")
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import pevl
+from clip_model import ResidualAttentionBlock
 from expected import cases
 from spec import close, f64, fill, gradients_are_right, holds, rand, randn, worked_example_holds
 
@@ -112,6 +113,17 @@ def test_a_frame_without_joints_has_m_0():
           "not happen. Keep the divisor above 0.")
 
 
+def test_what_the_video_sees_trains_the_joint_weights():
+    """M is not cut off from the gradient: V may tell the pose tower which joints matter (D3)."""
+    weights = f64([0.2, 0.5, 0.3])[None].requires_grad_()                   # (1, 1, 3)
+    xy = f64([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5]])[None]                 # (1, 1, 3, 2)
+    M = pevl.patch_weight(weights, xy, torch.ones(1, 1, 3).double(), 2)
+    why = "M must keep its gradient (D3); is something detached?"
+    holds(M.requires_grad, why)
+    (gradient,) = torch.autograd.grad((M * randn(0, *M.shape)).sum(), weights)
+    holds(gradient.abs().max() > 1e-6, why)
+
+
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_coordinates_that_are_no_numbers_are_no_place(score):
     """NaN coordinates give no weight and spoil no patch."""
@@ -152,6 +164,13 @@ def test_the_printed_mask_lets_background_take_part():
     close(got, f64([0.8807971, 0.1192029]),
           "literal_mask=True: background takes part with the score 0 * M = 0. Is the switch the "
           "wrong way round?", tol=1e-5)
+
+
+def test_the_log_of_m_may_be_added_in_place():
+    """mask="log": equal scores are shared out as M is, 1 and 1/2 as 2/3 and 1/3."""
+    got = pevl.masked_softmax(f64([-2.0, -2.0, 5.0]), f64([1.0, 0.5, 0.0]), mask="log")
+    close(got, f64([2 / 3, 1 / 3, 0.0]), "mask=\"log\": scores + log M (log_masked), and the "
+          "background is left out as always (D4). Is the switch read?", tol=1e-5)
 
 
 def test_a_row_without_body_stays_finite():
@@ -275,9 +294,40 @@ def test_attention_of_a_frame_without_joints_is_0():
 
 def test_class_only_is_the_first_token():
     """class_only computes the class token alone, and the same one."""
-    module, z, M, _ = block_and_inputs(3)
+    module, z, M, case = block_and_inputs(3)
     close(module(z, M, class_only=True), module(z, M)[:, :, :1],
           "class_only=True must give the same class token as the whole, as (B, Tv, 1, d).")
+    _, got = module(z, M, class_only=True, need_weights=True)
+    close(got, case["attention"], "class_only with need_weights gives the same attention as "
+          "without: the mean over heads.")
+
+
+def test_switches_reach_the_softmax():
+    """A P2V that was made with literal_mask, or with mask="log", looks as its switch says."""
+    case = cases("eq1.p2v")[4]
+    z, M = case["tokens"], case["weight"]
+    literal = fill(pevl.P2V(16, 2, literal_mask=True).double(), case["state"])
+    _, share = literal(z, M, need_weights=True)
+    there = (M > 0).any(-1, keepdim=True)
+    holds((share > 0)[there & (M == 0)].all(), "P2V(literal_mask=True): background patches get a "
+          "share. Is self.literal_mask handed to masked_softmax?")
+    log = fill(pevl.P2V(16, 2, mask="log").double(), case["state"])
+    holds((log(z, M) - case["want"]).abs().max() > 1e-6, "P2V(mask=\"log\") does as without it. "
+          "Is self.mask handed to masked_softmax?")
+
+
+def test_the_block_has_an_mlp_behind_a_gate():
+    """kind="block": those that looked get gate * MLP(LN2(z)) of a frozen block of CLIP (D30)."""
+    _, z, M, case = block_and_inputs(1)
+    module = fill(pevl.P2V(16, 2, kind="block").double(), case["state"])
+    block = ResidualAttentionBlock(16, 2, layers=1).double()
+    close(module(z, M, block), case["want"], "kind=\"block\" starts with a gate of 0: attention "
+          "alone.")
+    module.gate.data.fill_(0.7)
+    looks = torch.cat([(M > 0).any(-1, keepdim=True), M > 0], dim=-1)
+    want = case["want"] + 0.7 * block.mlp(block.ln_2(case["want"])) * looks[..., None]
+    close(module(z, M, block), want, "kind=\"block\": z + gate * MLP(LN2(z)) with block.ln_2 and "
+          "block.mlp, for the tokens that looked (D30).")
 
 
 def test_the_default_leaves_background_out():

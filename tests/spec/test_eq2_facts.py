@@ -6,6 +6,7 @@ from torch import nn
 import pevl
 from expected import cases
 from spec import close, f64, fill, gradients_are_right, holds, randn
+from systems.readings import group_pixels
 
 pytestmark = pytest.mark.eq2
 
@@ -121,14 +122,29 @@ def test_video_tokens_have_no_order():
 
 def test_each_side_has_its_own_norm():
     """ln_pose before the queries, ln_video before keys and values."""
-    module, zp, zv, index, case = block_and_inputs(1)
+    module, zp, zv, index, _ = block_and_inputs(1)
+    before = module(zp, zv, index)
     module.ln_video.weight.data *= 2
-    holds((module(zp, zv, index) - case["want"]).abs().max() > 1e-6, "Keys and values come from "
+    after = module(zp, zv, index)
+    holds((after - before).abs().max() > 1e-6, "Keys and values come from "
           "ln_video(video_tokens); yours do not depend on ln_video.")
-    module, zp, zv, index, case = block_and_inputs(1)
     module.ln_pose.weight.data *= 2
-    holds((module(zp, zv, index) - case["want"]).abs().max() > 1e-6, "Queries come from "
+    holds((module(zp, zv, index) - after).abs().max() > 1e-6, "Queries come from "
           "ln_pose(pose tokens); yours do not depend on ln_pose.")
+
+
+def test_the_other_reading_groups_pixels():
+    """group=True: the queries compete, by group_pixels of systems/readings.py."""
+    case = cases("eq2.v2p")[0]
+    module = fill(pevl.V2P(16, 2, group=True).double(), case["state"])
+    zp, zv, index = case["pose_tokens"], case["video_tokens"], case["index"]
+    asking = zp[:, index].clone()
+    asking[:, :, 0] += module.background
+    q, k, v = module.project(module.ln_pose(asking), module.ln_video(zv))
+    want = zp[:, index] + module.join(group_pixels(q, k, v))
+    close(module(zp, zv, index)[:, index], want,
+          "group=True: group_pixels(q, k, v) in the place of the softmax over the pixels (D31). Is "
+          "the switch read?")
 
 
 def test_it_starts_as_no_change():

@@ -32,8 +32,10 @@ def test_nt_xent_matches_loops():
 
 
 def test_directions_count_and_lengths_do_not():
-    """Ten times longer features give the same loss: it is about cosines."""
+    """Ten times longer features give the same loss, turned round ones another: cosines."""
     z, r = randn(0, 4, 6), randn(1, 4, 6)
+    holds((pevl.nt_xent(-z, r, 0.5) - pevl.nt_xent(z, r, 0.5)).abs() > 1e-6,
+          "Features that point the other way must give another loss.")
     close(pevl.nt_xent(10 * z, 3 * r, 0.5), pevl.nt_xent(z, r, 0.5),
           "sim in Eq. (3) is the cosine: lengths must not count. Is it a dot product?")
 

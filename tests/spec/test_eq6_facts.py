@@ -54,6 +54,16 @@ def test_one_way_matches_loops():
               "rule it is.")
 
 
+def test_texts_to_clips_have_shares_of_their_own():
+    """two_way_kl: the second direction has logits and truth turned round, both of them."""
+    logits = randn(0, 3, 3)
+    truth = f64([1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 1.0])
+    want = (pevl.one_way_kl(logits, truth) + pevl.one_way_kl(logits.T, truth.T)) / 2
+    close(pevl.two_way_kl(logits, truth), want,
+          "two_way_kl: the mean of both directions; the rows of logits.T have the right shares of "
+          "truth.T.")
+
+
 def test_loss_matches_loops(given_weights):
     """The loss of random batches equals what loops give in both directions."""
     for case in cases("eq6.loss"):

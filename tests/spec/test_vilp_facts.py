@@ -27,7 +27,7 @@ def test_worked_example():
 def test_gate_by_hand():
     """v = (0.6, 0.8); sigmoids of (1, 0) are 0.73 and 0.5."""
     close(vilp.gate(f64([3.0, 4.0])[None], f64([5.0, 0.0])[None]), f64([0.4386351, 0.4])[None],
-          "u = v * sigmoid(p), v and p at unit length. (0.5959, 0.4) has p as its tower gives it; "
+          "u = v * sigmoid(p), v and p at unit length. (0.596, 0.4) has p as its tower gives it; "
           "a vector of length 1 was normalised once more (D25).", tol=1e-5)
 
 
@@ -64,6 +64,15 @@ def test_one_frame_gives_that_frame():
           u @ F.normalize(sentences, dim=-1).T,
           "One frame has the whole share, 1: the votes of a word sum "
           "to 1 over the frames, and the shares of the words sum to 1.")
+
+
+def test_the_raw_gate_reaches_the_frames():
+    """raw: what is voted for is made of frames by the raw gate."""
+    v, p, words, sentences, mask = draw(T=1)
+    got = vilp.pose_guided_concept_spotting(v, p, words, sentences, mask, raw=True)
+    u = F.normalize(F.normalize(v[:, 0], dim=-1) * p[:, 0].sigmoid(), dim=-1)
+    close(got, u @ F.normalize(sentences, dim=-1).T,
+          "raw=True: the gate is the raw one (D25). Is raw handed on to it?")
 
 
 def test_words_vote_for_the_frame_that_shows_them():
