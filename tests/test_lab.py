@@ -336,7 +336,11 @@ def test_a_lab_that_is_stopped_leaves_no_process(tree, tmp_path, how):
     if how == "Ctrl-C":
         assert process.returncode in (130, 128 + signal.SIGINT)
     assert "Traceback" not in said, said
-    assert not alive_in_group(process.pid), "a process of the lab is left"
+    # A process gives its end of the pipe back a moment before it has ended.
+    deadline = time.monotonic() + 20
+    while alive_in_group(process.pid):
+        assert time.monotonic() < deadline, "a process of the lab is left"
+        time.sleep(.1)
     for folder in folders:
         assert (folder / "last.pt").is_file(), f"what was trained is lost: {folder}"
     assert len(list(out.glob("*/seed*"))) == 2, "a run was begun afterwards"
