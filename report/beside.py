@@ -62,10 +62,10 @@ def figures_of(comparison, a):
 
 def clips_by_answers(pair, first, second):
     """How many clips both, one or none answered rightly."""
-    # The two counts off the diagonal are all that tells the runs apart.
-    rows = [[f"{first} right", pair.both, pair.only_a],
-            [f"{first} wrong", pair.only_b, pair.neither]]
-    return table(["clips", f"{second} right", f"{second} wrong"], rows,
+    # The two in the middle are all that tells the runs apart.
+    rows = [["both", pair.both], [f"{first} alone", pair.only_a], [f"{second} alone", pair.only_b],
+            ["neither", pair.neither]]
+    return table(["right", "clips"], rows,
                  caption=f"clips by both answers; McNemar's exact test: p = {pair.p_value:.2g}")
 
 

@@ -263,8 +263,8 @@ def test_two_runs_side_by_side():
     pair = c.comparison.top1
     for value in (pair.low, pair.high, pair.difference):
         assert wording.points(value) in said
-    assert f"run right{pair.both}{pair.only_a}" in said
-    assert f"run wrong{pair.only_b}{pair.neither}" in said
+    counts = f"both{pair.both}run alone{pair.only_a}other alone{pair.only_b}neither{pair.neither}"
+    assert counts in said
     assert f"McNemar's exact test: p = {pair.p_value:.2g}" in said
     assert "other answered label 1" in said
     assert "attention of other" in said
