@@ -174,8 +174,8 @@ def test_kills(tree, tmp_path):
         else:
             code = live(argv, rng.uniform(0.05, 4), number)
 
-        # It may have ended before the signal, or while Python was ending, which gives the handler of
-        # Ctrl-C back first: the run is whole, and a new life begins.
+        # It may have ended before the signal, or while Python was ending, which gives the handler
+        # of Ctrl-C back first: the run is whole, and a new life begins.
         is_over = code in (0, -signal.SIGINT) and (out / "last.pt").exists()
         if is_over and same(outcome(out), outcome(whole)):
             shutil.rmtree(out)
