@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -23,6 +22,7 @@ from pose_clips import (COCO, files_in, grey_video, narrow_hrnet, person_at,  # 
                         run_pose)
 from published import hrnet
 from published.pose_programs import rtmlib_pose
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -605,9 +605,7 @@ def test_extraction_after_a_kill_ends_like_an_undisturbed_run(tmp_path, folder):
 
     killed = tmp_path / "killed"
     process = start(0.2, killed)
-    deadline = time.time() + 120
-    while not list(killed.glob("*.npz")) and time.time() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: list(killed.glob("*.npz")), seconds=120)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < len(files_in(killed)) < 5

@@ -22,6 +22,7 @@ from report.log import rows_of
 from runs import words
 from tables.rows import ROWS, TABLES
 from toy import lab, results
+from waiting import wait_for
 
 
 # ---- Claims --------------------------------------------------------------------------------------
@@ -337,10 +338,8 @@ def test_a_lab_that_is_stopped_leaves_no_process(tree, tmp_path, how):
         assert process.returncode in (130, 128 + signal.SIGINT)
     assert "Traceback" not in said, said
     # A process gives its end of the pipe back a moment before it has ended.
-    deadline = time.monotonic() + 20
-    while alive_in_group(process.pid):
-        assert time.monotonic() < deadline, "a process of the lab is left"
-        time.sleep(.1)
+    gone = wait_for(lambda: not alive_in_group(process.pid), seconds=20)
+    assert gone, "a process of the lab is left"
     for folder in folders:
         assert (folder / "last.pt").is_file(), f"what was trained is lost: {folder}"
     assert len(list(out.glob("*/seed*"))) == 2, "a run was begun afterwards"

@@ -197,7 +197,7 @@ def test_a_batch_beyond_the_memory_is_refused_before_it_is_allocated(tmp_path, m
     with pytest.raises(ValueError, match=expected):
         train.train(*big)
 
-    # Eight processes of one machine share its memory; of eight machines each has its own.
+    # The processes of one machine share its memory; of 800 machines each has its own.
     cfg, data_cfg, _ = big
     monkeypatch.setattr(os, "sysconf", lambda name: 2 ** 20)           # 2^20 pages of 2^20 bytes
     refuse_too_much(cfg, data_cfg, processes=800)

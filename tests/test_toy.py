@@ -38,6 +38,7 @@ from toy.captions import (
 )
 from toy.divers import PEOPLE, STILLS, THINGS, TOY_CLASSES, TOY_JOINTS, Dive
 from toy.picture import LIMBS, SS, H, Picture, W, toy_frame
+from waiting import wait_for
 
 SMALL = {"train": 16, "val": 4, "test": 4, "frames": 6, "fps": 3}
 FAULTS = ("cut", "joint_noise", "joint_drop", "joint_jump", "frame_drop", "legs_lost",
@@ -157,14 +158,6 @@ def maker(root, settings, **pipes):
 
 def clips_in(root):
     return len(list(root.glob("poses/*.npz")))
-
-
-def wait_for(condition, seconds=30):
-    """Whether the condition comes true in time."""
-    end = time.time() + seconds
-    while not condition() and time.time() < end:
-        time.sleep(.02)
-    return condition()
 
 
 def lock_is_free(root):

@@ -39,6 +39,7 @@ from support.signals import Signals
 from systems.config import PeVLConfig
 from tables.rows import RECIPES, presets
 from train import GlobalBatches, TrainConfig, forward_backward, lr_factor, optimizer_groups
+from waiting import wait_for
 
 HERE = Path(train.__file__).parent
 
@@ -417,10 +418,8 @@ def test_a_second_signal_is_obeyed_at_once():
 
 
 def wait_for_checkpoint(folder):
-    deadline = time.monotonic() + 150
-    while not (folder / "last.pt").exists():
-        assert time.monotonic() < deadline, "the run writes no checkpoint"
-        time.sleep(0.01)
+    written = wait_for((folder / "last.pt").exists, seconds=150)
+    assert written, "the run writes no checkpoint"
 
 
 def test_a_kill(tree, undisturbed, tmp_path):

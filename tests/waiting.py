@@ -1,5 +1,14 @@
-"""Calls that must come to an end, made by a test that must not hang where they do not."""
+"""Waiting for other processes and for calls, by tests that must not hang where nothing comes."""
 import threading
+import time
+
+
+def wait_for(condition, seconds=30):
+    """Whether the condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(.02)
+    return condition()
 
 
 def ends(job, seconds=20):

@@ -273,11 +273,10 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
     if train_missing:
         missing = [trial for trial in plan if trial.run is None]
     record = folder / "runs.csv"
-    data = plan[0].configs[1].data
+    data_cfg = plan[0].configs[1]                 # of all runs alike
     if missing:
         print(f"lab: {table}, {len(missing)} of {len(plan)} runs to train, {jobs} at a time",
               flush=True)
-        data_cfg = missing[0].configs[1]
         if data_cfg.data == "toy":                # here, where its progress is seen
             tree.make_toy(data_cfg.folder)
     begun = time.monotonic()
@@ -292,13 +291,13 @@ def lab(table, seeds, folder, flags, known, jobs=1, train_missing=True):
                   f"{number} of {len(missing)}, about {left / 60:.0f} min left", flush=True)
 
             # After each run, so that a lab that takes a night can be looked at in the evening.
-            write_table(folder, table, results_of(table, plan, folder), data)
+            write_table(folder, table, results_of(table, plan, folder), data_cfg.data)
 
     results = results_of(table, plan, folder)
     if not results:
         print(f"{table}: none of its runs is published")
         return
-    write_table(folder, table, results, data)
+    write_table(folder, table, results, data_cfg.data)
     print("\n" + (folder / f"{table}.md").read_text(encoding="utf-8")
           + f"{folder / table}.html, .png, .csv, .md")
 

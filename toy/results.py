@@ -174,14 +174,14 @@ def benchmark_of(data):
     return "the toy benchmark" if data == "toy" else data
 
 
-def page_of(table, results, data="toy"):
+def page_of(table, results, data):
     """The table as a page, each seed a link to the page of its run, where that is there."""
     # On the page names stand as they are; backticks are Markdown's.
     remarks = [remark.replace("`", "") for remark in [*orders(results), *judge_all(table, results)]]
     return lab_page(table, benchmark_of(data), results, remarks)
 
 
-def write_table(folder, table, results, data="toy"):
+def write_table(folder, table, results, data):
     """results: LabRows of the rows that have runs -> <table>.html, .csv, .md, .png, each whole or
     not there. data: the name of --data."""
     with atomic(folder / f"{table}.md") as part:
